@@ -1,0 +1,1 @@
+"""Panal: three or more ordinary servers as one platform for virtual machines and containers."""

@@ -1,0 +1,1 @@
+"""Who may do what: users, groups, roles, permissions, tokens, tickets, login, audit, realms, pools."""

@@ -1,0 +1,1 @@
+"""The API: method table, checks, dispatch, one file per noun."""

@@ -1,0 +1,28 @@
+"""The object graph that handlers see; built once by `daemon/`. Each field is the face of one lower noun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from panal.cluster.store import Mirror
+    from panal.core.clock import Clock
+    from panal.tasks.runner import Tasks
+
+
+@dataclass(slots=True)
+class Services:
+    """One node's services."""
+
+    node: str
+    """this node's name"""
+    state: Path
+    """directory of everything that survives a restart"""
+    run: Path
+    """directory of sockets and run records"""
+    clock: Clock
+    store: Mirror
+    tasks: Tasks

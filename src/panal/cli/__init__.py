@@ -1,0 +1,1 @@
+"""panal: the command line."""

@@ -1,0 +1,1 @@
+"""paneld: composition root of the privileged daemon. No logic."""

@@ -1,0 +1,1 @@
+"""Virtual machines (later containers): configuration model, verbs, claims, drivers."""

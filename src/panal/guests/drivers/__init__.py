@@ -1,0 +1,1 @@
+"""One hypervisor a folder; base.py is the interface, fake.py has behaviour and ships with the product."""

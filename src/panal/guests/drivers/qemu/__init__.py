@@ -1,0 +1,1 @@
+"""QEMU driven directly over QMP (design D4, D5)."""

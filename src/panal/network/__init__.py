@@ -1,0 +1,1 @@
+"""Bridges, taps, interfaces of this node."""

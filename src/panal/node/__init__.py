@@ -1,0 +1,1 @@
+"""This node: status, series, services, logs, time, dns, hosts."""

@@ -1,0 +1,1 @@
+"""Volumes and the places that hold them: storage configuration, content, images, drivers."""

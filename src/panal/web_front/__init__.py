@@ -1,0 +1,1 @@
+"""panal-web: composition root of the unprivileged front. TLS, HTTP, multipart, WebSockets, rate limits."""
