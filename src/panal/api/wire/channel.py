@@ -10,7 +10,7 @@ import array
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from panal.core.frames import LENGTHS_BYTES, MAX_DESCRIPTORS, BadFrame, lengths, pack
 
@@ -58,7 +58,7 @@ class Channel:
             if first is None:
                 return None
             header_length, body_length = lengths(first)
-            data = await self._exactly(header_length + body_length, found)
+            data = await self._exactly(header_length + body_length, found) or memoryview(b"")
         except BaseException:
             for descriptor in found:
                 os.close(descriptor)
@@ -87,13 +87,13 @@ class Channel:
             data += part
         return memoryview(data)
 
-    async def _ready(self, add: object, remove: object) -> None:
-        ready = self._loop.create_future()
-        add(self._sock, lambda: ready.done() or ready.set_result(None))  # type: ignore[operator]
+    async def _ready(self, add: Callable[..., None], remove: Callable[[socket.socket], object]) -> None:
+        ready = asyncio.Event()
+        add(self._sock, ready.set)
         try:
-            await ready
+            await ready.wait()
         finally:
-            remove(self._sock)  # type: ignore[operator]
+            remove(self._sock)
 
     async def gone(self) -> None:
         """Returns when the peer closes (or speaks out of turn). For the side that works on an answer."""

@@ -70,7 +70,7 @@ encode = msgspec.json.encode
 _request = msgspec.json.Decoder(Request)
 _part = msgspec.json.Decoder(Part)
 _answer = msgspec.json.Decoder(Answer)
-_params = msgspec.json.Decoder(dict[str, str | int | float | bool | None | list[str | int | float | bool | None]])
+_params = msgspec.json.Decoder(dict[str, str | int | float | bool | list[str | int | float | bool | None] | None])
 
 read_request = _request.decode
 read_part = _part.decode
