@@ -35,9 +35,9 @@ def test_version_1_has_a_directory_a_controller(tmp_path):
 
 
 def test_nothing_to_use_is_no_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(cgroups.os, "geteuid", lambda: 0)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
     assert cgroups.detect("n1", tmp_path).version == 0
-    monkeypatch.setattr(cgroups.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert "root" in cgroups.detect("n1", tmp_path).reason
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from panal.core.errors import Busy
 from panal.host import process, uids
 
 SLEEP = shutil.which("sleep") or "/bin/sleep"
@@ -103,7 +104,7 @@ def test_uid_is_free_again_when_the_last_descriptor_is_closed():
         second = uids.take(directory, 5000, 2)
         assert (first.uid, second.uid) == (5000, 5001)
         os.close(first.fd)
-        with pytest.raises(uids.Busy):
+        with pytest.raises(Busy):
             uids.take(directory, 5000, 2)
         os.close(copy)
         third = uids.take(directory, 5000, 2, hint=1)
