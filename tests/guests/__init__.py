@@ -1,0 +1,1 @@
+"""Real guests: QEMU runs them."""
