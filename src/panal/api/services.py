@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from panal.cluster.store import Mirror
     from panal.core.clock import Clock
+    from panal.guests import Guests
     from panal.tasks.runner import Tasks
 
 
@@ -26,3 +27,4 @@ class Services:
     clock: Clock
     store: Mirror
     tasks: Tasks
+    guests: Guests

@@ -1,0 +1,121 @@
+"""The daemon's start: settle who runs what before anything is served, then start what is wanted.
+
+Called by `daemon/`: `settle` before `tasks.start()` and before the API listens; `autostart` after. Invariant (design 6.3,
+6.11): when `settle` returns, every process here is backed by a claim of this incarnation and its epoch, and every claim of this
+node is backed by a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from panal.cluster.store import Put
+from panal.core.errors import PanalError
+from panal.guests import claims
+from panal.guests.context import Guests, queue_of
+from panal.guests.drivers.base import Running
+from panal.guests.model import Guest, RunRecord, run_key
+from panal.guests.start import run_guest
+from panal.tasks.model import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What was found."""
+
+    adopted: tuple[int, ...]
+    killed: tuple[int, ...]
+    released: tuple[int, ...]
+
+
+async def settle(guests: Guests, log: Callable[[str], None]) -> Settled:
+    """Adopt the guests we hold, kill the others, let the claims of dead ones go. Idempotent."""
+    adopted: list[int] = []
+    killed: list[int] = []
+    for running in await guests.driver.adopt():
+        claim = claims.read(guests.store, running.vmid)
+        if claim.held_by(guests.incarnation, running.epoch) and guests.catalog.get(running.vmid) is not None:
+            await _pin(guests, running)
+            adopted.append(running.vmid)
+        else:
+            # another boot's, another epoch's, or of a guest that is gone: it has no right to run
+            log(f"VM {running.vmid} runs without the right to (epoch {running.epoch}): stopping it")
+            await guests.driver.stop(running.vmid)
+            killed.append(running.vmid)
+    released = await _release_dead(guests, frozenset(adopted), log)
+    await guests.live.sample()
+    return Settled(tuple(adopted), tuple(killed), tuple(released))
+
+
+async def _pin(guests: Guests, running: Running) -> None:
+    # the daemon may have died between the start and the moment the hardware was written down
+    record = guests.run_record(running.vmid)
+    if record.epoch == running.epoch and dict(record.hardware) == dict(running.hardware):
+        return
+    value = RunRecord(running.epoch, running.hardware, running.config).value()
+    await guests.store.txn([], [Put(run_key(running.vmid), value)])
+
+
+async def _release_dead(guests: Guests, alive: frozenset[int], log: Callable[[str], None]) -> list[int]:
+    released: list[int] = []
+    for vmid in list(guests.catalog.numbers()):
+        claim = claims.read(guests.store, vmid)
+        if claim.free or claim.node != guests.node or vmid in alive:
+            continue
+        await guests.driver.stop(vmid)  # reaps what is left of it: sockets, taps, cgroup
+        if claim.held_by(guests.incarnation):
+            done = await claims.release(guests.store, vmid, guests.incarnation, claim.epoch)
+        else:
+            done = await claims.take_over(guests.store, vmid, guests.incarnation)
+        if done:
+            log(f"VM {vmid} is not running any more: its claim is free again")
+            released.append(vmid)
+    return released
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When to start a guest: `order` (None comes last), seconds to wait after it was started."""
+
+    order: int | None
+    vmid: int
+    up_s: float
+
+
+def plan_autostart(listed: list[Guest], node: str) -> list[Turn]:
+    """Pure: the guests with `onboot`, in their order."""
+    turns = []
+    for guest in listed:
+        if guest.node != node or guest.template or guest.lock or guest.config.get("onboot") != "1":
+            continue
+        parts = dict(
+            p.partition("=")[::2] if "=" in p else ("order", p) for p in guest.config.get("startup", "").split(",")
+        )
+        order = parts.get("order", "")
+        up = parts.get("up", "")
+        turns.append(Turn(int(order) if order.isdigit() else None, guest.vmid, float(up) if up.isdigit() else 0.0))
+    return sorted(turns, key=lambda t: (t.order is None, t.order or 0, t.vmid))
+
+
+async def autostart(guests: Guests, user: str = "root@pam") -> str | None:
+    """After the node's boot (not after a mere restart of the daemon): start what wants to run. UPID, or None for nothing."""
+    turns = plan_autostart(guests.list(), guests.node) if guests.incarnation.fresh else []
+    if not turns:
+        return None
+
+    async def body(task: Task) -> None:
+        for turn in turns:
+            if turn.vmid in guests.live.running():
+                continue
+            task.log(f"Starting VM {turn.vmid}")
+            try:
+                async with guests.tasks.queues.turn(queue_of(turn.vmid), str(task.upid), timeout_s=3600):
+                    await run_guest(guests, turn.vmid, task.log)
+            except PanalError as exc:  # the others must start all the same
+                task.warn(f"VM {turn.vmid} was not started: {exc}")
+                continue
+            if turn.up_s:
+                await guests.clock.sleep(turn.up_s)
+
+    return await guests.tasks.spawn("startall", "", user, body)
