@@ -1,0 +1,195 @@
+"""Which noun and verb stand for which method of the API: the only thing about a command that the method table cannot tell.
+
+Everything else (parameters, types, help) comes from the packaged table (`client/methods.py`). A test holds the two together:
+each row names a method, each method has a row or is listed in API_ONLY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+_VM: Final = "/nodes/{node}/qemu/{vmid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`panal NOUN VERB`. `args` are positional; `fixed` is always sent; `columns` of a table; `confirm` asks first."""
+
+    noun: str
+    verb: str
+    method: str
+    path: str
+    args: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    confirm: str | None = None
+
+
+def _vm(verb: str, method: str, path: str, *args: str, **rest: object) -> Command:
+    return Command("vm", verb, method, _VM + path, ("vmid", *args), **rest)  # type: ignore[arg-type]
+
+
+_VM_COLUMNS = ("vmid", "name", "status", "node", "cpu", "maxcpu", "mem", "maxmem", "uptime", "pool", "tags")
+_TASK_COLUMNS = ("upid", "status", "starttime", "endtime", "user")
+
+COMMANDS: Final[tuple[Command, ...]] = (
+    Command("vm", "list", "GET", "/cluster/resources", columns=_VM_COLUMNS, fixed={"type": "vm"}),
+    _vm("show", "GET", "/status/current"),
+    Command("vm", "create", "POST", "/nodes/{node}/qemu"),
+    _vm("config", "GET", "/config"),
+    _vm("set", "PUT", "/config"),
+    _vm("pending", "GET", "/pending", columns=("key", "value", "pending", "delete")),
+    _vm("start", "POST", "/status/start"),
+    _vm("stop", "POST", "/status/stop", confirm="Cut the power of VM {vmid}? Unsaved data in the guest is lost."),
+    _vm("shutdown", "POST", "/status/shutdown"),
+    _vm("reboot", "POST", "/status/reboot"),
+    _vm("reset", "POST", "/status/reset", confirm="Reset VM {vmid}? Unsaved data in the guest is lost."),
+    _vm("suspend", "POST", "/status/suspend"),
+    _vm("resume", "POST", "/status/resume"),
+    _vm("delete", "DELETE", "", confirm="Delete VM {vmid} with all its disks and snapshots?"),
+    _vm("clone", "POST", "/clone"),
+    _vm("template", "POST", "/template", confirm="Turn VM {vmid} into a template? It cannot be started afterwards."),
+    _vm("resize", "PUT", "/resize", "disk", "size"),
+    _vm("unlink", "PUT", "/unlink"),
+    _vm("move-disk", "POST", "/move_disk", "disk"),
+    _vm("migrate", "POST", "/migrate", "target"),
+    _vm("send-key", "PUT", "/sendkey", "key"),
+    _vm("metrics", "GET", "/rrddata"),
+    _vm("snapshot", "POST", "/snapshot", "snapname"),
+    _vm("snapshots", "GET", "/snapshot", columns=("name", "parent", "snaptime", "vmstate", "description")),
+    _vm("snapshot-show", "GET", "/snapshot/{snapname}/config", "snapname"),
+    _vm("snapshot-set", "PUT", "/snapshot/{snapname}/config", "snapname"),
+    _vm(
+        "snapshot-delete", "DELETE", "/snapshot/{snapname}", "snapname",
+        confirm="Delete snapshot {snapname} of VM {vmid}?",
+    ),
+    _vm(
+        "rollback", "POST", "/snapshot/{snapname}/rollback", "snapname",
+        confirm="Take VM {vmid} back to {snapname}? What was written since is lost.",
+    ),
+    Command("vm", "next-id", "GET", "/cluster/nextid"),
+    Command("storage", "list", "GET", "/storage", columns=("storage", "type", "content", "shared", "disable", "path")),
+    Command(
+        "storage", "status", "GET", "/nodes/{node}/storage",
+        columns=("storage", "type", "status", "active", "total", "used", "avail", "content"),
+    ),
+    Command("storage", "show", "GET", "/storage/{storage}", ("storage",)),
+    Command("storage", "usage", "GET", "/nodes/{node}/storage/{storage}/status", ("storage",)),
+    Command("storage", "create", "POST", "/storage", ("type", "storage")),
+    Command("storage", "set", "PUT", "/storage/{storage}", ("storage",)),
+    Command(
+        "storage", "delete", "DELETE", "/storage/{storage}", ("storage",),
+        confirm="Forget storage {storage}? Its files stay where they are.",
+    ),
+    Command(
+        "storage", "content", "GET", "/nodes/{node}/storage/{storage}/content", ("storage",),
+        columns=("volid", "content", "format", "size", "used", "vmid", "ctime"),
+    ),
+    Command("storage", "allocate", "POST", "/nodes/{node}/storage/{storage}/content", ("storage",)),
+    Command("storage", "volume", "GET", "/nodes/{node}/storage/{storage}/content/{volume}", ("storage", "volume")),
+    Command(
+        "storage", "delete-volume", "DELETE", "/nodes/{node}/storage/{storage}/content/{volume}", ("storage", "volume"),
+        confirm="Delete volume {volume}?",
+    ),
+    Command("storage", "download", "POST", "/nodes/{node}/storage/{storage}/download-url", ("storage", "url")),
+    Command("storage", "metrics", "GET", "/nodes/{node}/storage/{storage}/rrddata", ("storage",)),
+    Command(
+        "user", "list", "GET", "/access/users",
+        columns=("userid", "enable", "expire", "firstname", "lastname", "email", "comment"),
+    ),
+    Command("user", "show", "GET", "/access/users/{userid}", ("userid",)),
+    Command("user", "create", "POST", "/access/users", ("userid",)),
+    Command("user", "set", "PUT", "/access/users/{userid}", ("userid",)),
+    Command("user", "delete", "DELETE", "/access/users/{userid}", ("userid",), confirm="Delete user {userid}?"),
+    Command("user", "password", "PUT", "/access/password", ("userid",)),
+    Command("user", "permissions", "GET", "/access/permissions"),
+    Command(
+        "token", "list", "GET", "/access/users/{userid}/token", ("userid",),
+        columns=("tokenid", "privsep", "expire", "comment"),
+    ),
+    Command("token", "show", "GET", "/access/users/{userid}/token/{tokenid}", ("userid", "tokenid")),
+    Command("token", "create", "POST", "/access/users/{userid}/token/{tokenid}", ("userid", "tokenid")),
+    Command("token", "set", "PUT", "/access/users/{userid}/token/{tokenid}", ("userid", "tokenid")),
+    Command(
+        "token", "delete", "DELETE", "/access/users/{userid}/token/{tokenid}", ("userid", "tokenid"),
+        confirm="Delete token {tokenid} of {userid}? Programs that use it lose access.",
+    ),
+    Command("group", "list", "GET", "/access/groups", columns=("groupid", "users", "comment")),
+    Command("group", "show", "GET", "/access/groups/{groupid}", ("groupid",)),
+    Command("group", "create", "POST", "/access/groups", ("groupid",)),
+    Command("group", "set", "PUT", "/access/groups/{groupid}", ("groupid",)),
+    Command("group", "delete", "DELETE", "/access/groups/{groupid}", ("groupid",), confirm="Delete group {groupid}?"),
+    Command("role", "list", "GET", "/access/roles", columns=("roleid", "special", "privs")),
+    Command("role", "show", "GET", "/access/roles/{roleid}", ("roleid",)),
+    Command("role", "create", "POST", "/access/roles", ("roleid",)),
+    Command("role", "set", "PUT", "/access/roles/{roleid}", ("roleid",)),
+    Command("role", "delete", "DELETE", "/access/roles/{roleid}", ("roleid",), confirm="Delete role {roleid}?"),
+    Command("acl", "list", "GET", "/access/acl", columns=("path", "type", "ugid", "roleid", "propagate")),
+    Command("acl", "set", "PUT", "/access/acl", ("path",)),
+    Command("realm", "list", "GET", "/access/domains", columns=("realm", "type", "comment")),
+    Command("realm", "show", "GET", "/access/domains/{realm}", ("realm",)),
+    Command("realm", "create", "POST", "/access/domains", ("type", "realm")),
+    Command("realm", "set", "PUT", "/access/domains/{realm}", ("realm",)),
+    Command("realm", "delete", "DELETE", "/access/domains/{realm}", ("realm",), confirm="Delete realm {realm}?"),
+    Command("realm", "sync", "POST", "/access/domains/{realm}/sync", ("realm",)),
+    Command("pool", "list", "GET", "/pools", columns=("poolid", "comment")),
+    Command("pool", "show", "GET", "/pools/{poolid}", ("poolid",)),
+    Command("pool", "create", "POST", "/pools", ("poolid",)),
+    Command("pool", "set", "PUT", "/pools", ("poolid",)),
+    Command("pool", "delete", "DELETE", "/pools", ("poolid",), confirm="Delete pool {poolid}? Its members stay."),
+    Command("task", "list", "GET", "/nodes/{node}/tasks", columns=_TASK_COLUMNS),
+    Command("task", "show", "GET", "/nodes/{node}/tasks/{upid}/status", ("upid",)),
+    Command("task", "log", "GET", "/nodes/{node}/tasks/{upid}/log", ("upid",), columns=("t",)),
+    Command("task", "stop", "DELETE", "/nodes/{node}/tasks/{upid}", ("upid",)),
+    Command(
+        "node", "list", "GET", "/nodes",
+        columns=("node", "status", "cpu", "maxcpu", "mem", "maxmem", "disk", "maxdisk", "uptime"),
+    ),
+    Command("node", "show", "GET", "/nodes/{node}/status"),
+    Command("node", "version", "GET", "/nodes/{node}/version"),
+    Command("node", "time", "GET", "/nodes/{node}/time"),
+    Command("node", "set-time", "PUT", "/nodes/{node}/time", ("timezone",)),
+    Command("node", "dns", "GET", "/nodes/{node}/dns"),
+    Command("node", "set-dns", "PUT", "/nodes/{node}/dns"),
+    Command("node", "hosts", "GET", "/nodes/{node}/hosts"),
+    Command("node", "set-hosts", "POST", "/nodes/{node}/hosts"),
+    Command(
+        "node", "network", "GET", "/nodes/{node}/network",
+        columns=("iface", "type", "active", "autostart", "cidr", "bridge_ports", "comments"),
+    ),
+    Command("node", "interface", "GET", "/nodes/{node}/network/{iface}", ("iface",)),
+    Command("node", "services", "GET", "/nodes/{node}/services", columns=("service", "name", "state", "desc")),
+    Command("node", "syslog", "GET", "/nodes/{node}/syslog", columns=("t",)),
+    Command("node", "journal", "GET", "/nodes/{node}/journal"),
+    Command("node", "metrics", "GET", "/nodes/{node}/rrddata"),
+    Command(
+        "node", "power", "POST", "/nodes/{node}/status", ("command",),
+        confirm="Really {command} the node? Its guests are shut down.",
+    ),
+    Command("cluster", "status", "GET", "/cluster/status", columns=("name", "type", "online", "local", "ip", "id")),
+    Command(
+        "cluster", "resources", "GET", "/cluster/resources",
+        columns=("id", "type", "name", "status", "node", "cpu", "mem", "maxmem"),
+    ),
+    Command("cluster", "tasks", "GET", "/cluster/tasks", columns=_TASK_COLUMNS),
+    Command("cluster", "log", "GET", "/cluster/log", columns=("time", "node", "user", "tag", "msg")),
+    Command("cluster", "options", "GET", "/cluster/options"),
+    Command("cluster", "set-options", "PUT", "/cluster/options"),
+)  # fmt: skip
+
+NOUNS: Final[Mapping[str, str]] = {
+    "vm": "Virtual machines.",
+    "storage": "Storages and the volumes in them.",
+    "user": "People and programs that may log in.",
+    "token": "API tokens.",
+    "group": "Groups of users.",
+    "role": "Roles: named sets of privileges.",
+    "acl": "Permissions: who has which role where.",
+    "realm": "Realms: where logins are checked.",
+    "pool": "Pools of guests and storages.",
+    "task": "Long work and its log.",
+    "node": "Nodes of the cluster.",
+    "cluster": "The cluster as a whole.",
+}
