@@ -134,7 +134,9 @@ def _ask(param: Row) -> dict[str, str]:
         return {param["name"]: line} if line else {}
     if not param["required"]:
         return {}
-    return {param["name"]: click.prompt(param["name"].capitalize(), hide_input=True, confirmation_prompt=True, err=True)}
+    return {
+        param["name"]: click.prompt(param["name"].capitalize(), hide_input=True, confirmation_prompt=True, err=True)
+    }
 
 
 def _completer(name: str) -> Callable[..., Any] | None:

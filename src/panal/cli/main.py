@@ -74,7 +74,7 @@ class _Panal(click.Group):
         return _completion if cmd_name == "completion" else None
 
 
-@click.command(help="Print the completion script: eval \"$(panal completion bash)\".")
+@click.command(help='Print the completion script: eval "$(panal completion bash)".')
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def _completion(shell: str) -> None:
     from click.shell_completion import get_completion_class

@@ -15,7 +15,14 @@ from typing import Any, Final
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BYTES: Final = frozenset({"mem", "maxmem", "disk", "maxdisk", "size", "used", "avail", "total", "netin", "netout"})
 _TIMES: Final = frozenset({"starttime", "endtime", "ctime", "snaptime", "time"})
-_HEADINGS: Final = {"maxcpu": "cpus", "maxmem": "memory", "maxdisk": "disk size", "ugid": "who", "roleid": "role", "t": ""}
+_HEADINGS: Final = {
+    "maxcpu": "cpus",
+    "maxmem": "memory",
+    "maxdisk": "disk size",
+    "ugid": "who",
+    "roleid": "role",
+    "t": "",
+}
 
 
 def human(key: str, value: object) -> str:

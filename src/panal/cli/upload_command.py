@@ -11,7 +11,6 @@ import click
 from panal.cli import build
 from panal.cli.session import Session
 from panal.client.connection import api_path
-from panal.client.upload import upload as send
 
 
 @click.command(help="Upload a file: an ISO image, a template, a snippet.")
@@ -31,5 +30,6 @@ def upload(session: Session, storage: str, file: Path, content: str, filename: s
         if sys.stderr.isatty():
             print(f"\r{sent * 100 // max(total, 1)} %", end="" if sent < total else "\n", file=sys.stderr)
 
-    answer = send(session.connection, path, fields, file, filename or file.name, progress)
+    with file.open("rb") as source:
+        answer = session.connection.upload(path, fields, source, filename or file.name, progress)
     build.finish(session, answer.data)

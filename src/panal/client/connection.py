@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import secrets
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 from panal.core.errors import PanalError, Unavailable
-from panal.core.frames import exchange
+from panal.core.frames import exchange, exchange_descriptors
 
 TIMEOUT_S: Final = 60.0
+CHUNK_BYTES: Final = 1 << 20
 Params = Mapping[str, str | int | float | bool]
 
 
@@ -47,6 +51,11 @@ class Connection(Protocol):
 
     def call(self, verb: str, path: str, params: Params | None = None) -> Answer:
         """One call; `path` begins after the format (`/nodes/a/qemu`). Raises ApiError, Unavailable."""
+
+    def upload(
+        self, path: str, fields: Mapping[str, str], file: BinaryIO, filename: str, progress: Callable[[int, int], None]
+    ) -> Answer:
+        """Send a file (from its present position to its end) as the API's upload; `progress(sent, total)` in bytes."""
 
     @property
     def name(self) -> str:
@@ -83,15 +92,48 @@ class AdminSocket:
 
     def call(self, verb: str, path: str, params: Params | None = None) -> Answer:
         """See Connection."""
+        with self._connected() as sock:
+            answer, body = exchange(sock, {"verb": verb, "path": path}, json.dumps(dict(params or {})).encode())
+        return _read(int(answer["status"]), str(answer.get("reason", "")), body)
+
+    def upload(
+        self, path: str, fields: Mapping[str, str], file: BinaryIO, filename: str, progress: Callable[[int, int], None]
+    ) -> Answer:
+        """See Connection. The daemon hands out the descriptor to write into (`api/wire/model.py`)."""
+        with self._connected() as sock:
+            header = {"verb": "POST", "path": path, "kind": "upload"}
+            answer, body, descriptors = exchange_descriptors(
+                sock, header, json.dumps({**fields, "filename": filename}).encode()
+            )
+            if answer.get("step") == "receive":
+                with os.fdopen(descriptors[0], "wb") as target:
+                    for part, sent, total in _chunks(file):
+                        target.write(part)
+                        progress(sent, total)
+                answer, body = exchange(sock, {"kind": "finish"})
+        return _read(int(answer["status"]), str(answer.get("reason", "")), body)
+
+    def open_console(self, path: str, params: Params) -> tuple[socket.socket, str]:
+        """The connected console of a guest, and the first line that its other clients have to send."""
+        with self._connected() as sock:
+            header = {"verb": "GET", "path": path, "kind": "websocket"}
+            answer, body, descriptors = exchange_descriptors(sock, header, json.dumps(dict(params)).encode())
+        if answer.get("step") != "socket":
+            _read(int(answer["status"]), str(answer.get("reason", "")), body)
+            raise Unavailable("the daemon handed out no console; try again")
+        return socket.socket(fileno=descriptors[0]), str(answer.get("terminal", ""))
+
+    @contextmanager
+    def _connected(self) -> Iterator[socket.socket]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(TIMEOUT_S)
             try:
                 sock.connect(str(self._path))
-                header = {"verb": verb, "path": path}
-                answer, body = exchange(sock, header, json.dumps(dict(params or {})).encode())
+                yield sock
             except OSError as exc:
-                raise Unavailable(f"no answer from paneld at {self._path}: {exc.strerror or exc}; is it running?") from exc
-        return _read(int(answer["status"]), str(answer.get("reason", "")), body)
+                raise Unavailable(
+                    f"no answer from paneld at {self._path}: {exc.strerror or exc}; is it running?"
+                ) from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +185,50 @@ class Https:
         status, reason, data = self._exchange(verb, target, body, headers)
         return _read(status, reason, data)
 
-    def _exchange(self, verb: str, target: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, str, bytes]:
+    def upload(
+        self, path: str, fields: Mapping[str, str], file: BinaryIO, filename: str, progress: Callable[[int, int], None]
+    ) -> Answer:
+        """See Connection. A multipart body, written while the file is read."""
+        boundary = secrets.token_hex(16)
+        head = "".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in fields.items()
+        )
+        quoted = filename.replace("\\", "_").replace('"', "_").replace("\r", "_").replace("\n", "_")
+        head += (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="filename"; filename="{quoted}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        tail = f"\r\n--{boundary}--\r\n".encode()
+        begin = head.encode()
+        length = len(begin) + os.fstat(file.fileno()).st_size - file.tell() + len(tail)
+        headers = self._login.headers() | {
+            "Content-Type": f"multipart/form-data; boundary={boundary}",
+            "Content-Length": str(length),
+        }
+
+        def body() -> Iterator[bytes]:
+            yield begin
+            for part, sent, total in _chunks(file):
+                yield part
+                progress(sent, total)
+            yield tail
+
+        return _read(*self._exchange("POST", f"/api2/json{path}", body(), headers))
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """For a WebSocket beside this connection."""
+        return self._context
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Who we are, for a WebSocket beside this connection."""
+        return self._login.headers()
+
+    def _exchange(
+        self, verb: str, target: str, body: bytes | Iterator[bytes] | None, headers: dict[str, str]
+    ) -> tuple[int, str, bytes]:
         kept = self._open is not None
         try:
             if self._open is None:
@@ -159,6 +244,14 @@ class Https:
             if kept and verb == "GET":
                 return self._exchange(verb, target, body, headers)
             raise Unavailable(f"no answer from {self.name}: {exc}{_hint(exc)}") from exc
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    total = os.fstat(file.fileno()).st_size - file.tell()
+    sent = 0
+    while part := file.read(CHUNK_BYTES):
+        sent += len(part)
+        yield part, sent, total
 
 
 def _hint(exc: BaseException) -> str:
