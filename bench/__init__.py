@@ -1,1 +1,1 @@
-"""Measurements, written into docs/performance.md by their own runs; never timed tests."""
+"""Measurements; each writes its own table into docs/performance.md."""

@@ -77,8 +77,7 @@ def build(command: Command, row: Row) -> click.Command:
         params.append(click.Option(["--yes", "-y"], is_flag=True, help="Do not ask."))
 
     def callback(**given: Any) -> None:
-        session = click.get_current_context().find_object(Session)
-        assert session is not None
+        session = click.get_current_context().ensure_object(Session)
         numbered: dict[str, str] = click.get_current_context().meta["numbered"]
         wire = {p.name: name for p in params if (name := _wire_name(p, by_name)) is not None}
         values = {wire[k]: v for k, v in given.items() if k in wire and v is not None} | numbered | dict(command.fixed)
@@ -112,10 +111,9 @@ def _wire_name(parameter: click.Parameter, by_name: dict[str, Row]) -> str | Non
 
 
 def _option(param: Row) -> click.Option:
-    kind: click.ParamType | None = {"integer": click.INT, "number": click.FLOAT}.get(param["type"], click.STRING)
+    kinds: dict[str, click.ParamType[Any, Any]] = {"integer": click.INT, "number": click.FLOAT}
     enum = param.get("enum")
-    if enum:
-        kind = click.Choice(enum)
+    kind = click.Choice(enum) if enum else kinds.get(param["type"], click.STRING)
     names = [f"--{param['name']}", _python(param["name"]).lower()]
     text = param["description"]
     if param.get("default") is not None:

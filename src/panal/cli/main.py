@@ -77,10 +77,9 @@ class _Panal(click.Group):
 @click.command(help='Print the completion script: eval "$(panal completion bash)".')
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def _completion(shell: str) -> None:
-    from click.shell_completion import get_completion_class
+    from click.shell_completion import BashComplete, get_completion_class
 
-    kind = get_completion_class(shell)
-    assert kind is not None
+    kind = get_completion_class(shell) or BashComplete
     click.echo(kind(root, {}, "panal", "_PANAL_COMPLETE").source())
 
 
@@ -95,7 +94,7 @@ def _completion(shell: str) -> None:
 @click.option("--yes", "-y", is_flag=True, help="Ask no questions.")
 @click.version_option(package_name="panal", message="%(version)s")
 @click.pass_context
-def root(ctx: click.Context, no_wait: bool, **options: Any) -> None:
+def root(ctx: click.Context, /, no_wait: bool, **options: Any) -> None:
     """Keep the options for the command."""
     ctx.obj = Session(wait=not no_wait, **options)
 

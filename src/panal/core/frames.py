@@ -8,6 +8,7 @@ Invariant: a peer that announces more than the limits is cut off before anything
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 from typing import Any, Final
@@ -47,10 +48,24 @@ def exchange(sock: socket.socket, header: dict[str, Any], body: bytes = b"") -> 
 
     For the command line (`<run>/admin.sock`). The caller sets the socket's timeout. Raises BadFrame, OSError.
     """
+    answer, content, descriptors = exchange_descriptors(sock, header, body)
+    for descriptor in descriptors:  # came unasked
+        os.close(descriptor)
+    return answer, content
+
+
+def exchange_descriptors(
+    sock: socket.socket, header: dict[str, Any], body: bytes = b""
+) -> tuple[dict[str, Any], bytes, list[int]]:
+    """The same for requests that are answered with descriptors (uploads, consoles); the caller closes them."""
     sock.sendall(pack(json.dumps(header).encode(), body))
-    header_length, body_length = lengths(_read(sock, LENGTHS_BYTES))
+    # descriptors come beside the first byte of the answer
+    first, descriptors, _, _ = socket.recv_fds(sock, LENGTHS_BYTES, MAX_DESCRIPTORS)
+    if not first:
+        raise BadFrame("the daemon closed the connection without an answer")
+    header_length, body_length = lengths(first + _read(sock, LENGTHS_BYTES - len(first)))
     answer = json.loads(_read(sock, header_length))
-    return answer, _read(sock, body_length)
+    return answer, _read(sock, body_length), descriptors
 
 
 def _read(sock: socket.socket, count: int) -> bytes:
