@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from panal.access import Access
     from panal.cluster.store import Mirror
     from panal.core.clock import Clock
     from panal.guests import Guests
@@ -28,3 +29,4 @@ class Services:
     store: Mirror
     tasks: Tasks
     guests: Guests
+    access: Access

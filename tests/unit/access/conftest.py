@@ -1,0 +1,79 @@
+"""A store, a clock that a test moves, and an Access over both."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from panal.access import Access, bootstrap
+from panal.access.model import GROUP, ROLE, USER, acl_key, new_uid
+from panal.cluster.store import Mirror, Put, SqliteStore
+
+
+class FakeClock:
+    """Both clocks move only when told."""
+
+    def __init__(self, now_s: float = 1_800_000_000.0) -> None:
+        self.now_s = now_s
+        self.slept: list[float] = []
+
+    def wall_s(self) -> float:
+        return self.now_s
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now_s += seconds
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Mirror]:
+    mirror = Mirror(SqliteStore(tmp_path / "store.db"))
+    await mirror.start()
+    yield mirror
+    await mirror.close()
+
+
+@pytest.fixture
+async def access(store: Mirror, clock: FakeClock, tmp_path: Path) -> Access:
+    made = Access(store, clock, tmp_path)
+    await bootstrap(made)
+    return made
+
+
+async def put_user(access: Access, userid: str, **more: object) -> None:
+    value = {"v": 1, "uid": new_uid(), "enable": True, "expire": 0, "epoch": 0, "groups": {}, **more}
+    await access.store.txn([], [Put(USER + userid, value)])
+
+
+async def put_group(access: Access, name: str, *members: str) -> None:
+    uid = new_uid()
+    await access.store.txn([], [Put(GROUP + name, {"v": 1, "uid": uid, "comment": ""})])
+    for userid in members:
+        value = dict(access.store.value(USER + userid) or {})
+        value["groups"] = {**value["groups"], name: uid}
+        await access.store.txn([], [Put(USER + userid, value)])
+
+
+async def put_role(access: Access, name: str, *privs: str) -> None:
+    await access.store.txn([], [Put(ROLE + name, {"v": 1, "uid": new_uid(), "privs": sorted(privs)})])
+
+
+async def put_acl(access: Access, path: str, kind: str, ugid: str, **roles: bool) -> None:
+    policy = access.policy
+    subject = {"user": policy.users, "group": policy.groups, "token": policy.tokens}[kind][ugid]  # type: ignore[index]
+    value = {
+        "v": 1, "path": path, "type": kind, "ugid": ugid, "uid": subject.uid,
+        "roles": {n: {"propagate": p, "uid": policy.roles[n].uid} for n, p in roles.items()},
+    }  # fmt: skip
+    mark = "@" if kind == "group" else ""
+    await access.store.txn([], [Put(acl_key(path, mark + ugid), value)])
