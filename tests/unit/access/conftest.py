@@ -70,9 +70,10 @@ async def put_role(access: Access, name: str, *privs: str) -> None:
 
 async def put_acl(access: Access, path: str, kind: str, ugid: str, **roles: bool) -> None:
     policy = access.policy
-    subject = {"user": policy.users, "group": policy.groups, "token": policy.tokens}[kind][ugid]  # type: ignore[index]
+    of = {"user": policy.users, "group": policy.groups, "token": policy.tokens}[kind]
+    uid = of[ugid].uid  # type: ignore[attr-defined]
     value = {
-        "v": 1, "path": path, "type": kind, "ugid": ugid, "uid": subject.uid,
+        "v": 1, "path": path, "type": kind, "ugid": ugid, "uid": uid,
         "roles": {n: {"propagate": p, "uid": policy.roles[n].uid} for n, p in roles.items()},
     }  # fmt: skip
     mark = "@" if kind == "group" else ""

@@ -9,6 +9,7 @@ import pytest
 
 from panal.access import Access, authenticate, tickets
 from panal.access.authenticate import secret_hash
+from panal.access.keys import TICKET_LIFE_S
 from panal.access.model import KEY, REVOKED, TOKEN, TOKEN_SECRET, USER, new_uid
 from panal.cluster.store import Put
 from panal.core.errors import NotAuthenticated
@@ -38,7 +39,7 @@ async def test_a_ticket_lives_two_hours(access: Access, clock: FakeClock) -> Non
     ticket, _ = await ticket_of(access, "root@pam")
     assert ticket.startswith("PVE:root@pam:6B49D200::")
     assert (await authenticate(access, ticket, None, None, False)).userid == "root@pam"
-    clock.now_s += tickets.TICKET_LIFE_S
+    clock.now_s += TICKET_LIFE_S
     assert (await authenticate(access, ticket, None, None, False)).is_root
     clock.now_s += 1
     await refused(access, ticket, "permission denied - invalid PVE ticket")
