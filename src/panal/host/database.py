@@ -22,22 +22,28 @@ T = TypeVar("T")
 class Database:
     """One file, one connection, one thread."""
 
-    def __init__(self, path: Path, schema: Sequence[str], *, durable: bool) -> None:
-        """`schema[n]` are the statements that lead from version n to n+1. Raises Failed for a newer or broken file."""
+    def __init__(self, path: Path, schema: Sequence[str], *, durable: bool, exclusive: bool = False) -> None:
+        """`schema[n]` are the statements that lead from version n to n+1. Raises Failed for a newer or broken file.
+
+        `exclusive`: no other process (nor another `Database`) may open the file while this one does: Failed there.
+        """
         self.path = path
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=path.name)
         try:
-            self._db = self._pool.submit(self._open, path, schema, durable).result()
+            self._db = self._pool.submit(self._open, path, schema, durable, exclusive).result()
         except BaseException:
             self._pool.shutdown()
             raise
 
     @staticmethod
-    def _open(path: Path, schema: Sequence[str], durable: bool) -> sqlite3.Connection:
+    def _open(path: Path, schema: Sequence[str], durable: bool, exclusive: bool) -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         try:
             db = sqlite3.connect(path, isolation_level=None)
+            if exclusive:
+                db.execute("pragma busy_timeout = 1000")
+                db.execute("pragma locking_mode = exclusive")
             db.execute("pragma journal_mode = wal")
             db.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
             (version,) = db.execute("pragma user_version").fetchone()
@@ -47,6 +53,12 @@ class Database:
             for number in range(version, len(schema)):
                 # executescript commits by itself, so the version goes into the same script
                 db.executescript(f"begin; {schema[number]}; pragma user_version = {number + 1}; commit;")
+            if exclusive:
+                db.executescript("begin immediate; commit;")
+        except sqlite3.OperationalError as exc:
+            if "locked" not in str(exc):
+                raise Failed(f"{path} cannot be opened: {exc}") from exc
+            raise Failed(f"{path} is in use by another process; is the daemon running already?") from exc
         except sqlite3.DatabaseError as exc:
             raise Failed(f"{path} cannot be opened: {exc}; restore it from a backup or move it away") from exc
         return db

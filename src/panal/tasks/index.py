@@ -84,12 +84,10 @@ class Index:
 
         def read(db: sqlite3.Connection) -> tuple[Sequence[TaskRecord], int]:
             sql = f"select upid, started, ended, status from task where {where} order by started desc, upid desc"  # noqa: S608 (tests of our own)
-            matching = [
-                r
-                for r in map(_record, db.execute(sql, values))
-                if want.statuses is None or normalized(r.status) in want.statuses
-            ]
-            return matching[start : start + limit], len(matching)
+            rows = db.execute(f"{sql} limit ? offset ?", [*values, limit, start])
+            found = [_record(row) for row in rows]
+            (total,) = db.execute(f"select count(*) from task where {where}", values).fetchone()  # noqa: S608
+            return found, int(total)
 
         return await self._db.run(read)
 
@@ -110,6 +108,14 @@ class Index:
         self._db.close()
 
 
+_STATUS_TESTS = {
+    "ok": "status = 'OK'",
+    "warning": "status like 'WARNINGS: %'",
+    "unknown": "(status is null or status = 'unexpected status')",
+    "error": "(status is not null and status not in ('OK', 'unexpected status') and status not like 'WARNINGS: %')",
+}
+
+
 def _where(want: Filter) -> tuple[str, list[object]]:
     tests: list[str] = ["1"]
     values: list[object] = []
@@ -128,6 +134,9 @@ def _where(want: Filter) -> tuple[str, list[object]]:
     if want.until is not None:
         tests.append("started <= ?")
         values.append(want.until)
+    if want.statuses is not None:
+        chosen = [test for name, test in _STATUS_TESTS.items() if name in want.statuses]
+        tests.append(f"({' or '.join(chosen) or '0'})")
     return " and ".join(tests), values
 
 

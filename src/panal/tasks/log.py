@@ -6,6 +6,7 @@ goes through `core.redact`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -14,12 +15,16 @@ from typing import Final
 from panal.core.redact import redact
 
 MAX_BYTES: Final = 8 * 1024 * 1024
+MAX_NAME_BYTES: Final = 200
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def path_of(directory: Path, upid: str) -> Path:
     """The file; `upid` must have been parsed before (its pattern has no slash)."""
-    return directory / f"{sum(upid.encode()) & 0xFF:02x}" / upid
+    raw = upid.encode()
+    # a long token name and a long id together would not fit into a file name
+    name = upid if len(raw) <= MAX_NAME_BYTES else hashlib.sha256(raw).hexdigest()
+    return directory / f"{sum(raw) & 0xFF:02x}" / name
 
 
 class LogWriter:

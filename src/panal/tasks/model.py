@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from panal.core.errors import BadInput
 
+MAX_ID: Final = 120
 _UPID = re.compile(
     r"UPID:(?P<node>[A-Za-z0-9-]+):(?P<pid>[0-9A-F]{8}):(?P<pstart>[0-9A-F]{8,9}):(?P<start>[0-9A-F]{8}):"
     r"(?P<type>[^:\s/]+):(?P<id>[^:\s/]*):(?P<user>[^:\s/]+):"
@@ -36,6 +37,11 @@ class Upid:
         return (
             f"UPID:{self.node}:{self.pid:08X}:{self.pstart:08X}:{self.starttime:08X}:{self.type}:{self.id}:{self.user}:"
         )
+
+    @staticmethod
+    def escape(subject: str) -> str:
+        """A subject (a volume id, say) as the `id` of a UPID: what would end the field is shown as \\xHH; bounded."""
+        return re.sub(r"[:\s/\x00-\x1f\x7f]", lambda m: f"\\x{ord(m[0]):02x}", subject)[:MAX_ID]
 
     @classmethod
     def parse(cls, text: str) -> Upid:

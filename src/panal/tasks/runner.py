@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from panal.core.clock import Clock
 from panal.core.errors import Busy, NotFound, PanalError
@@ -22,6 +22,7 @@ from panal.tasks.queues import Queues
 
 MAX_RUNNING: Final = 1000
 KEEP_TASKS: Final = 10_000
+CLOSE_TIMEOUT_S: Final = 60.0
 KEEP_S: Final = 90 * 24 * 3600
 STOPPED: Final = "stopped by a person"
 RESTARTED: Final = "interrupted: the daemon was stopped or restarted while the task ran"
@@ -38,6 +39,15 @@ class _Task:
         self._writer = writer
         self.stop_reason: str | None = None
         self.running: asyncio.Task[None] | None = None
+        self.phase: Literal["new", "running", "ending"] = "new"
+
+    def cancel(self, reason: str) -> None:
+        """Ask it to end. One that has not begun must not be cancelled by asyncio: its code, and so its end, would never run."""
+        if self.phase == "ending":
+            return
+        self.stop_reason = self.stop_reason or reason
+        if self.phase == "running" and self.running is not None:
+            self.running.cancel()
 
     def log(self, line: str) -> None:
         self._writer.write(line)
@@ -110,21 +120,24 @@ class Tasks:
         now = int(self._clock.wall_s())
         # unique within this process; the pid makes it unique between two runs of the daemon within a second
         self._counter = (self._counter + 1) & 0xFFFFFFFF
-        upid = Upid(self.node, os.getpid() & 0xFFFFFFFF, self._counter, now, kind, subject, user)
+        upid = Upid(self.node, os.getpid() & 0xFFFFFFFF, self._counter, now, kind, Upid.escape(subject), user)
         task = _Task(upid, log.LogWriter(log.path_of(self._logs, str(upid))))
         self._open[str(upid)] = task
         try:
             await self._index.add(TaskRecord(upid, self._clock.wall_s()))
         except BaseException:
-            del self._open[str(upid)]
-            task.close("could not be begun")
+            # cancelled or failed: the row may be there or come yet; the file's thread works in order, so this comes after it
+            await asyncio.shield(self._finish(task, "could not be begun"))
             raise
         task.running = asyncio.create_task(self._run(task, body, queue), name=str(upid))
         return str(upid)
 
     async def _run(self, task: _Task, body: Body, queue: str | None) -> None:
         status = "OK"
+        task.phase = "running"
         try:
+            if task.stop_reason is not None:
+                raise asyncio.CancelledError
             if queue is None:
                 await body(task)
             else:
@@ -143,12 +156,15 @@ class Tasks:
         status = " ".join(redact(status).split()) or "failed without a message"
         if status not in ("OK", f"WARNINGS: {task.warnings}"):
             task.warnings = 0
-        await asyncio.shield(self._finish(task, status))
+        task.phase = "ending"
+        await self._finish(task, status)
 
     async def _finish(self, task: _Task, status: str) -> None:
         task.close(status)
         try:
             await self._index.end(str(task.upid), self._clock.wall_s(), status)
+        except PanalError as exc:  # a full disk: the next start ends it, the log has the truth
+            self._on_error(str(task.upid), exc)
         finally:
             del self._open[str(task.upid)]
 
@@ -161,8 +177,7 @@ class Tasks:
         task = self._open.get(upid)
         if task is None or task.running is None:
             raise NotFound(f"no running task {upid} on this node")
-        task.stop_reason = STOPPED
-        task.running.cancel()
+        task.cancel(STOPPED)
 
     async def get(self, upid: str) -> TaskRecord:
         """One task, running or ended. NotFound."""
@@ -195,10 +210,11 @@ class Tasks:
 
     async def close(self) -> None:
         """Stop all tasks (they undo), end them, close the files."""
+        for task in list(self._open.values()):
+            task.cancel(RESTARTED)
         open_tasks = [t.running for t in self._open.values() if t.running is not None]
-        for running in open_tasks:
-            running.cancel()
         if open_tasks:
-            await asyncio.wait(open_tasks)
+            # what does not end in time is killed with the process and brought to its end by the journal
+            await asyncio.wait(open_tasks, timeout=CLOSE_TIMEOUT_S)
         self._index.close()
         self.journal.shut()

@@ -5,7 +5,7 @@ plan before anything happens (names of volumes included), so the same steps can 
 
     do 1 ─ do 2 ─ … ─ do k (point_of_no_return) ─ do k+1 … ─ end
     a failure, a stop or a restart before k's success: undo of k, k-1, … 1 (all that may have begun)
-    after it: roll forward, do k+1 … to the end, retried at the next start of the daemon
+    after it: roll forward, do k+1 … to the end; a stop no longer stops it, a failure is retried at the daemon's next start
 
 Rules for a step: `do` and `undo` are idempotent; `undo` works when `do` never ran, ran half, or ran whole. Without a
 `point_of_no_return` the last step's success is it.
@@ -17,9 +17,11 @@ Called by `guests` verbs; `recover` by the daemon before it serves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from panal.core.errors import Failed
 
 Args = Mapping[str, Any]
 Log = Callable[[str], None]
@@ -68,22 +70,59 @@ class Journal(Protocol):
 async def run(journal: Journal, kind: str, upid: str, args: Args, steps: Sequence[Step], log: Log) -> None:
     """Run the steps; on any failure or cancellation undo them, then raise what happened.
 
-    Past the point of no return nothing is undone: the error says that the rest is done at the next start.
+    Past the point of no return nothing is undone and a cancellation waits: the caller's names (of volumes, say) may be taken
+    again by others as soon as the task has ended, so the rest must not come later than that. When it fails nevertheless, the
+    log says so and the next start of the daemon tries again.
     """
     await journal.open(upid, kind, args)
-    committed = False
+    point = _point(steps)
     begun = 0
     try:
-        for begun, step in enumerate(steps, start=1):
-            await journal.mark(upid, begun, committed)
+        for begun, step in enumerate(steps[:point], start=1):
+            await journal.mark(upid, begun, False)
             await step.do()
-            if step.point_of_no_return or begun == len(steps):
-                committed = True
-                await asyncio.shield(journal.mark(upid, begun, committed))
+        late = await _unstoppable(journal.mark(upid, point, True))
     except BaseException:
-        if not committed:
-            await asyncio.shield(_undo(steps[:begun], log))
-            await asyncio.shield(journal.close(upid))
+        await _unstoppable(_give_up(journal, upid, steps[:begun], log))
+        raise
+    late |= await _unstoppable(_roll_forward(journal, upid, steps, point, log))
+    if late:
+        log("asked to stop after the point of no return: the work was finished instead")
+
+
+def _point(steps: Sequence[Step]) -> int:
+    """Number of the step whose success is the point of no return."""
+    return next((n for n, step in enumerate(steps, start=1) if step.point_of_no_return), len(steps))
+
+
+async def _unstoppable(work: Coroutine[Any, Any, None]) -> bool:
+    """Wait for `work` to its end whatever comes; True when a cancellation came meanwhile. Raises what `work` raises."""
+    running = asyncio.ensure_future(work)
+    cancelled = False
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError:
+            cancelled = True
+    running.result()
+    return cancelled
+
+
+async def _give_up(journal: Journal, upid: str, begun: Sequence[Step], log: Log) -> None:
+    await _undo(begun, log)
+    try:
+        await journal.close(upid)
+    except Exception as exc:  # what went wrong before this is what the caller must hear
+        log(f"the journal could not be written: {exc}")
+
+
+async def _roll_forward(journal: Journal, upid: str, steps: Sequence[Step], point: int, log: Log) -> None:
+    try:
+        for number, step in enumerate(steps[point:], start=point + 1):
+            await journal.mark(upid, number, True)
+            await step.do()
+    except Exception:
+        log("this cannot be undone any more: what is left is done at the daemon's next start")
         raise
     await journal.close(upid)
 
@@ -95,13 +134,14 @@ async def recover(journal: Journal, builders: Mapping[str, Build], log: Callable
     """
     found = await journal.entries()
     for entry in found:
-        steps = list(builders[entry.kind](entry.args))
         try:
+            steps = list(builders[entry.kind](entry.args))
             if entry.committed:
-                for step in steps[entry.begun :]:
+                # the step last begun may not have succeeded; the point of no return itself has
+                for step in steps[max(_point(steps), entry.begun - 1) :]:
                     await step.do()
-            else:
-                await _undo(steps[: entry.begun], lambda line, e=entry: log(e, line))  # type: ignore[misc]
+            elif not await _undo(steps[: entry.begun], lambda line, e=entry: log(e, line)):  # type: ignore[misc]
+                raise Failed("an undo failed")
         except Exception as exc:  # the daemon must start whatever one operation does
             log(entry, f"could not be brought to an end, will be tried at the next start: {exc}")
             continue
@@ -110,7 +150,8 @@ async def recover(journal: Journal, builders: Mapping[str, Build], log: Callable
     return found
 
 
-async def _undo(begun: Sequence[Step], log: Log) -> None:
+async def _undo(begun: Sequence[Step], log: Log) -> bool:
+    whole = True
     for step in reversed(begun):
         if step.undo is None:
             continue
@@ -118,3 +159,5 @@ async def _undo(begun: Sequence[Step], log: Log) -> None:
             await step.undo()
         except Exception as exc:  # the other undos matter more than this one
             log(f"undo of '{step.name}' failed: {exc}")
+            whole = False
+    return whole

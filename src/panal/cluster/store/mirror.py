@@ -29,6 +29,7 @@ class Mirror:
         self._keys: list[str] = []
         self._listeners: list[tuple[str, Listener]] = []
         self._rooms: dict[str, int] = {}
+        self._floor = 0
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.revision = 0
@@ -42,10 +43,9 @@ class Mirror:
         listing = await self._store.list("")
         self._items = {item.key: item for item in listing.items}
         self._keys = sorted(self._items)
-        for item in listing.items:
-            room = item.key.partition("/")[0]
-            self._rooms[room] = max(self._rooms.get(room, 0), item.revision)
-        self.revision = listing.revision
+        # removals leave no trace in a listing: every room may have changed as late as this revision
+        self._rooms.clear()
+        self._floor = self.revision = listing.revision
 
     async def _follow(self) -> None:
         while True:
@@ -97,7 +97,7 @@ class Mirror:
 
     def room_revision(self, room: str) -> int:
         """Revision of the last change under the first path word (`access`, `guest`): what caches are keyed by."""
-        return self._rooms.get(room, 0)
+        return self._rooms.get(room, self._floor)
 
     async def wait(self, revision: int, timeout_s: float = CATCH_UP_TIMEOUT_S) -> None:
         """Until the mirror has seen `revision`; Unavailable after the time."""

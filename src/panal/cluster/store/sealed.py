@@ -10,6 +10,7 @@ import base64
 import json
 import os
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -25,15 +26,23 @@ PREFIX: Final = "secret/"
 
 def load_key(path: Path) -> bytes:
     """Read the cluster key, or make it (0600) on a new node."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(fd, "wb") as file:
-        file.write(AESGCM.generate_key(256))
-        file.flush()
-        os.fsync(file.fileno())
-    return path.read_bytes()
+    if not path.exists():
+        # written aside and linked: a crash in between must not leave an empty key
+        aside = path.with_name(f"{path.name}.{os.getpid()}")
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(AESGCM.generate_key(256))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            path.hardlink_to(aside)
+        aside.unlink()
+        directory = os.open(path.parent, os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
+    key = path.read_bytes()
+    if len(key) != 32:
+        raise Failed(f"{path} is not a cluster key (32 bytes); restore it from a backup")
+    return key
 
 
 class SealedStore:

@@ -50,7 +50,12 @@ def validate(checks: Sequence[Check], ops: Sequence[Op]) -> list[str | None]:
     for key in [*keys, *(check.key for check in checks)]:
         if not key or len(key) > 512 or key.startswith("/") or not key.isprintable():
             raise BadInput("key", f"malformed key {key!r}")
-    encoded = [json.dumps(op.value, separators=(",", ":")) if isinstance(op, Put) else None for op in ops]
+    try:
+        encoded = [
+            json.dumps(op.value, separators=(",", ":"), allow_nan=False) if isinstance(op, Put) else None for op in ops
+        ]
+    except (TypeError, ValueError) as exc:
+        raise BadInput("ops", f"a value is not JSON: {exc}") from exc
     size = sum(len(op.key) + len((text or "").encode()) for op, text in zip(ops, encoded, strict=True))
     if size > MAX_TXN_BYTES:
         raise BadInput("ops", f"a transaction holds at most {MAX_TXN_BYTES} bytes")
@@ -62,7 +67,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, history_revisions: int = HISTORY_REVISIONS) -> None:
         """Open or create the file; Failed when it is broken or newer than this version."""
-        self._db = Database(path, _SCHEMA, durable=True)
+        self._db = Database(path, _SCHEMA, durable=True, exclusive=True)
         self._history = history_revisions
         self._revision = self._db.run_now(_head)
         self._committed = asyncio.Event()
