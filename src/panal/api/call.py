@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class NotModified(Exception):
-    """The client has this version (dispatch answers 304)."""
+    """The client has the version named by the argument (dispatch answers 304)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Call:
         self.etag = f'"{etag}"'
         known = (part.strip().removeprefix("W/") for part in (self.if_none_match or "").split(","))
         if self.etag in known:
-            raise NotModified
+            raise NotModified(self.etag)
 
     async def receive(self, descriptor: int) -> int:
         """Let panal-web write the uploaded file into `descriptor`; returns its size in bytes when it is complete.

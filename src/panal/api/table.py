@@ -36,6 +36,8 @@ Verb = Literal["GET", "POST", "PUT", "DELETE"]
 ParamType = Literal["string", "integer", "number", "boolean"]
 Handler = Callable[["Call"], Awaitable[Any]]
 H = TypeVar("H", bound=Handler)
+# Path parameters that take the rest of the path: volume names hold slashes, and clients send them raw or percent-encoded.
+TAILS = ("{volume}",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +182,8 @@ class Table:
         self._tree: dict[str, Any] = {}
         for method in self.methods:
             node = self._tree
-            for part in method.path.strip("/").split("/"):
-                key = "{}" if part.startswith("{") else part
+            for part in filter(None, method.path.split("/")):
+                key = "{*}" if part in TAILS else "{}" if part.startswith("{") else part
                 node = node.setdefault(key, {})
             verbs = node.setdefault("", {})
             if method.verb in verbs:
@@ -205,13 +207,15 @@ class Table:
         if at == len(segments):
             return (node[""], values) if "" in node else None
         part = segments[at]
-        # "" and "{}" are our own keys in the tree, never a caller's
-        if part not in ("", "{}") and part in node:
+        # "", "{}" and "{*}" are our own keys in the tree, never a caller's
+        if part not in ("", "{}", "{*}") and part in node:
             found = self._walk(node[part], segments, at + 1, values)
             if found is not None:
                 return found
         if "{}" in node and part:
             return self._walk(node["{}"], segments, at + 1, [*values, part])
+        if "{*}" in node and part:
+            return self._walk(node["{*}"], segments, len(segments), [*values, "/".join(segments[at:])])
         return None
 
     def children(self, path: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -95,9 +96,10 @@ class Channel:
         finally:
             remove(self._sock)
 
-    async def gone(self) -> None:
-        """Returns when the peer closes (or speaks out of turn). For the side that works on an answer."""
-        await self._ready(self._loop.add_reader, self._loop.remove_reader)
+    def hang_up(self) -> None:
+        """End the conversation from another task: its `receive` returns None."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket."""

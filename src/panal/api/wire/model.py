@@ -33,7 +33,7 @@ class Request(msgspec.Struct, omit_defaults=True):
 
     verb: str
     path: str
-    kind: Literal["call", "upload", "websocket"] = "call"
+    kind: Literal["call", "upload", "websocket", "openapi"] = "call"
     format: Format = "json"
     id: str = ""
     client: str = ""

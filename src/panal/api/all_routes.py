@@ -1,0 +1,16 @@
+"""Every declaration, in one list. A new file in `api/` is appended here; `table()` is what dispatch, docs and tests use."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from panal.api import index, version
+from panal.api.table import Routes, Table
+
+ALL: tuple[Routes, ...] = (version.routes,)
+
+
+@cache
+def table() -> Table:
+    """The whole method table, generated index methods included."""
+    return Table([*ALL, index.generate(ALL)])
