@@ -30,6 +30,7 @@ _TRUE: Final = {"1", "on", "yes", "true"}
 _FALSE: Final = {"0", "off", "no", "false"}
 # A value that holds one of these could smuggle in another key or another line (attack row 8).
 _FORBIDDEN = re.compile(r"[,\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class PropertyError(ValueError):
@@ -87,6 +88,8 @@ class Schema:
 
     def parse(self, text: str) -> dict[str, Value]:
         """Text → sub-keys with their types. Raises PropertyError naming the sub-key."""
+        if _CONTROL.search(text):  # before anything is stripped: the text may be stored as it is
+            raise PropertyError("must not contain control characters")
         out: dict[str, Value] = {}
         for part in text.split(","):
             if not part.strip():
@@ -131,7 +134,12 @@ class Schema:
 def _text(value: Value) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
-    return str(value)
+    return number_text(value) if isinstance(value, float) else str(value)
+
+
+def number_text(number: float) -> str:
+    """Shortest text of a number (`10`, not `10.0`): it reads back as the same number."""
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
 def _convert(key: Key, raw: str) -> Value:
