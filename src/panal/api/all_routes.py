@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 
-from panal.api import index, version
+from panal.api import index, node_panal, version
 from panal.api.table import Routes, Table
 
-ALL: tuple[Routes, ...] = (version.routes,)
+ALL: tuple[Routes, ...] = (version.routes, node_panal.routes)
 
 
 @cache
