@@ -8,15 +8,20 @@ Invariants: `allocate` never overwrites; a failed or cancelled call leaves no vo
 driver opens or creates files only below its own root (openat2 RESOLVE_BENEATH). All methods are idempotent where the
 step rules (tasks/steps.py) need it: `free` of an absent volume is no error.
 
+`fmt` of an image is given by its name and by what Panal recorded, never read from its content; a driver refuses an image
+whose header names another file (storage/images.py) before any tool touches it.
+
 `lock` says what protects a volume from two writers on two nodes (design 6.10): `lock` the hypervisor's image locks work,
 `reserve` the device can be reserved, `none` nothing does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from panal.storage.model import Option, StorageConfig, VolumeName
 
 Content = Literal["images", "rootdir", "iso", "vztmpl", "snippets", "backup", "import"]
 Format = Literal["raw", "qcow2"]
@@ -34,6 +39,8 @@ class Capabilities:
     lock: Literal["lock", "reserve", "none"] = "none"
     shared: bool = False
     resize: bool = True
+    upload: bool = False
+    """takes files that are not images (ISO…)"""
     export: bool = True
     unavailable: str | None = None
     """why it cannot be used on this machine, with the package to install; None when it can"""
@@ -77,14 +84,24 @@ class VolumeSource:
     blockdev: Mapping[str, Any] = field(default_factory=dict)
 
 
+Progress = Callable[[float], None]
+"""Told the done share, 0..1."""
+
+
 class StorageDriver(Protocol):
-    """One configured storage on this node. Errors: NotFound, Conflict, BadInput, Unsupported, Failed (full disk…)."""
+    """One configured storage on this node. Errors: NotFound, Conflict, BadInput, Unsupported, Failed (full disk…).
+
+    A driver never blocks the loop; a back end that hangs makes its own calls wait, nobody else's.
+    """
 
     id: str
     capabilities: Capabilities
 
     async def activate(self) -> None:
-        """Make it usable (create directories, mount); quick when it is already."""
+        """Make it usable (create directories, mount, log in); quick when it is already."""
+
+    async def deactivate(self) -> None:
+        """Let go of what `activate` made, if nobody uses it; the content stays. No error when it is not active."""
 
     async def usage(self) -> Usage:
         """Total, used, available; `active` False when it cannot be reached."""
@@ -95,25 +112,36 @@ class StorageDriver(Protocol):
     async def info(self, name: str) -> Volume:
         """One volume. NotFound."""
 
+    def parse(self, name: str) -> VolumeName:
+        """A volume name taken apart; BadInput on `volume` when nothing here is named like that. Pure."""
+
+    def image_name(self, vmid: int, stem: str, fmt: str) -> str:
+        """Volume name of an image: (100, `vm-100-disk-0`, qcow2) → `100/vm-100-disk-0.qcow2` here, without both elsewhere."""
+
     async def allocate(self, vmid: int, name: str, fmt: str, size: int) -> None:
         """A new empty image of `size` bytes under exactly this name; Conflict if it is there."""
 
     async def free(self, name: str) -> None:
-        """Remove; nothing happens when it is not there. Conflict while another volume is based on it."""
+        """Remove; nothing happens when it is not there. Conflict while another volume is based on it or it is protected."""
 
     async def resize(self, name: str, size: int) -> None:
-        """Grow an image that no guest has open."""
+        """Grow an image that no guest has open; BadInput when it would shrink. Nothing happens when it has that size."""
 
     async def copy(
-        self, name: str, target: StorageDriver, target_name: str, fmt: str, snapshot: str | None = None
-    ) -> None:
-        """Full copy of a volume (or one of its snapshots) to a new volume of another or the same storage."""
+        self, name: str, target: StorageDriver, target_name: str, fmt: str,
+        snapshot: str | None = None, progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        """Full copy of a volume (or one of its snapshots) to a new volume of another or the same storage.
+
+        Conflict when the target is there. `storage/copy.py` does it for every pair of drivers that QEMU can open; a driver
+        has its own way (clone of the back end) for a pair it knows better.
+        """
 
     async def snapshot(self, name: str, snapshot: str) -> None:
-        """Snapshot of a volume that no guest has open."""
+        """Snapshot of a volume that no guest has open; Conflict when the name is taken."""
 
     async def rollback(self, name: str, snapshot: str) -> None:
-        """Back to a snapshot; the volume must not be open."""
+        """Back to a snapshot; the volume must not be open. NotFound."""
 
     async def delete_snapshot(self, name: str, snapshot: str) -> None:
         """Remove a snapshot of a volume that no guest has open; nothing happens when it is not there."""
@@ -125,19 +153,53 @@ class StorageDriver(Protocol):
         """Turn `vm-…` into a read-only `base-…` for templates; returns the new name. Quick when done already."""
 
     def source(self, name: str) -> VolumeSource:
-        """How the hypervisor opens it."""
+        """How the hypervisor opens it. The format is the name's (or the back end's only one)."""
 
     def open(self, name: str, *, write: bool) -> int:
-        """A file descriptor of the volume, opened below the root; the caller closes it. Unsupported where there is none."""
+        """A file descriptor of the volume, opened below the root; the caller closes it. Unsupported where there is none.
+
+        Quick, but blocking: call it in a thread when the storage may be remote.
+        """
+
+    def path(self, name: str) -> str:
+        """Where a person finds it: path, device or URL. For show; nothing is opened by it."""
 
     def create_upload(self, content: str) -> tuple[int, str]:
         """A descriptor to write incoming content into and its token; `finish_upload` or `abort_upload` follows."""
 
     async def finish_upload(self, token: str, content: str, filename: str) -> str:
-        """Name what was written; returns the volume name. Conflict-free: replaces an ISO of the same name, as PVE does."""
+        """Name what was written; returns the volume name. Conflict-free: replaces an ISO of the same name, as PVE does.
+
+        The caller closes the descriptor.
+        """
 
     async def abort_upload(self, token: str) -> None:
-        """Forget what was written."""
+        """Forget what was written; nothing happens when it is gone."""
 
-    async def export(self, name: str, fd: int) -> None:
-        """Write the volume's content, raw, into the descriptor."""
+    async def set_attributes(self, name: str, *, notes: str | None = None, protected: bool | None = None) -> None:
+        """Change notes (empty removes) or protection; None leaves. Unsupported for content that has no place for them."""
+
+    async def export(self, name: str, fd: int, snapshot: str | None = None) -> None:
+        """Write the content as a hypervisor sees it (raw, sparse) into an open regular file, from its beginning.
+
+        With a snapshot: as of then. Content that is no image is written as it is.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class DriverType:
+    """What is known of a type of storage before there is one: for configuration, volume ids and help texts."""
+
+    type: str
+    contents: frozenset[str]
+    default_contents: tuple[str, ...]
+    required: tuple[str, ...]
+    """options that must be given; `fixed` ones cannot be changed afterwards"""
+    fixed: tuple[str, ...]
+    options: frozenset[str]
+    """all of its own options (those every type has are in storage/config.py)"""
+    check: Callable[[Mapping[str, Option]], None]
+    """raises BadInput naming the option"""
+    parse_name: Callable[[str], VolumeName]
+    """raises ValueError when no volume is named like that"""
+    build: Callable[[StorageConfig], StorageDriver]
