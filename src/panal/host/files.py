@@ -13,7 +13,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,12 +101,16 @@ def check_relative(path: str) -> str:
 class Root:
     """A directory. It is opened anew for every call, so that a mount that comes or goes is seen."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, guard: Callable[[], None] | None = None) -> None:
+        """`guard` runs before every access and raises when the directory is not what it should be (not mounted)."""
         self.path = path
+        self._guard = guard
 
     @contextmanager
     def _at(self, path: str = "") -> Iterator[int]:
         """Descriptor (O_PATH) of a directory below."""
+        if self._guard is not None:
+            self._guard()
         with _translated(str(self.path)):
             at = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

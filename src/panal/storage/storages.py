@@ -88,8 +88,8 @@ class Storages:
             self._usage.pop(config.id, None)
         return known[1]
 
-    async def driver(self, storage_id: str) -> StorageDriver:
-        """The driver, activated. NotFound; Unavailable when it is disabled, not for this node, or not reachable."""
+    def driver(self, storage_id: str) -> StorageDriver:
+        """The driver, which may not be active yet. NotFound; Unavailable when it is disabled or not for this node."""
         config = self.config(storage_id)
         if config.disabled:
             raise Unavailable(f"storage '{storage_id}' is disabled; enable it first")
@@ -98,11 +98,20 @@ class Storages:
         driver = self._built(config)
         if driver.capabilities.unavailable:
             raise Unavailable(f"storage '{storage_id}' cannot be used here: {driver.capabilities.unavailable}")
+        return driver
+
+    async def usable(self, storage_id: str) -> StorageDriver:
+        """The driver, activated. Errors of `driver`, and Unavailable when the storage cannot be reached."""
+        driver = self.driver(storage_id)
         now = self.clock.monotonic_s()
         if self._active_until.get(storage_id, -1.0) < now:
             await driver.activate()
             self._active_until[storage_id] = now + ACTIVE_S
         return driver
+
+    def image_storages(self) -> list[str]:
+        """Ids of the storages that hold disk images and are for this node."""
+        return [c.id for c in self.configs() if c.used_on(self.node) and "images" in c.contents]
 
     def parse_volid(self, text: str, field: str = "volume") -> Volid:
         """`local:100/vm-100-disk-0.qcow2` taken apart. BadInput on `field`; NotFound when there is no such storage.
@@ -125,7 +134,7 @@ class Storages:
 
         `taken`: volume names that must not be chosen though they are not there yet (or any more).
         """
-        driver = await self.driver(storage_id)
+        driver = await self.usable(storage_id)
         async with self._naming:
             now = self.clock.monotonic_s()
             self._reserved = {key: until for key, until in self._reserved.items() if until > now}
@@ -180,7 +189,7 @@ class Storages:
 
     async def _ask(self, config: StorageConfig) -> Usage:
         try:
-            usage = await (await self.driver(config.id)).usage()
+            usage = await (await self.usable(config.id)).usage()
         except PanalError:
             usage = _INACTIVE
         self._usage[config.id] = (self.clock.monotonic_s(), usage)

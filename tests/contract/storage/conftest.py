@@ -24,7 +24,7 @@ async def storages(tmp_path):
 async def driver(request, storages, tmp_path):
     options = {"path": str(tmp_path / "vz"), "content": "images,iso,vztmpl,snippets,backup,import"}
     await create(storages, "s1", request.param, options)
-    return await storages.driver("s1")
+    return await storages.usable("s1")
 
 
 @pytest.fixture(params=["raw", "qcow2"])

@@ -18,11 +18,11 @@ async def image(driver, fmt, size=8 * MIB, vmid=100, stem="vm-100-disk-0"):
 
 
 async def write(driver, name, pattern, offset=0):
-    await qemu_io(driver.path(name), driver.source(name).format, f"write -P {pattern} {offset} 64k")
+    await qemu_io(driver.location(name), driver.source(name).format, f"write -P {pattern} {offset} 64k")
 
 
 async def verify(driver, name, pattern, offset=0):
-    await qemu_io(driver.path(name), driver.source(name).format, f"read -P {pattern} {offset} 64k")
+    await qemu_io(driver.location(name), driver.source(name).format, f"read -P {pattern} {offset} 64k")
 
 
 async def test_allocate_list_free(driver, fmt):
@@ -171,7 +171,7 @@ async def test_usage(driver):
 async def test_cancelled_copy_leaves_nothing(driver, fmt):
     """Planted fault: without the `free` in storage/copy.py the half-written target is listed."""
     name = await image(driver, fmt, size=512 * MIB)
-    await qemu_io(driver.path(name), fmt, "write -P 1 0 256M")
+    await qemu_io(driver.location(name), fmt, "write -P 1 0 256M")
     target = driver.image_name(200, "vm-200-disk-0", "raw")
     begun = asyncio.Event()
     task = asyncio.create_task(driver.copy(name, driver, target, "raw", progress=lambda share: begun.set()))

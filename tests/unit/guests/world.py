@@ -22,7 +22,8 @@ from panal.guests import boot
 from panal.guests.context import Guests
 from panal.guests.drivers.fake import FakeDriver, FakeMachine
 from panal.guests.stop import Reaper
-from panal.storage.drivers.base import Capabilities, StorageDriver, Usage, Volume, VolumeSource
+from panal.storage.drivers.base import Capabilities, Progress, StorageDriver, Usage, Volume, VolumeSource
+from panal.storage.model import VolumeName
 from panal.tasks.runner import Tasks
 
 USER = "root@pam"
@@ -44,6 +45,24 @@ class FileStorage:
 
     async def activate(self) -> None:
         pass
+
+    async def deactivate(self) -> None:
+        pass
+
+    def parse(self, name: str) -> VolumeName:
+        head = name.split("/", maxsplit=1)[0]
+        return VolumeName(
+            name, "images", name.rpartition(".")[2], int(head) if head.isdigit() else None, "/base-" in name
+        )
+
+    def image_name(self, vmid: int, stem: str, fmt: str) -> str:
+        return f"{vmid}/{stem}.{fmt}"
+
+    def location(self, name: str) -> str:
+        return str(self.path(name))
+
+    async def set_attributes(self, name: str, *, notes: str | None = None, protected: bool | None = None) -> None:
+        raise NotImplementedError
 
     async def usage(self) -> Usage:
         return Usage(10**12, 0, 10**12)
@@ -81,8 +100,9 @@ class FileStorage:
         os.truncate(self.path(name), size)
 
     async def copy(
-        self, name: str, target: StorageDriver, target_name: str, fmt: str, snapshot: str | None = None
-    ) -> None:
+        self, name: str, target: StorageDriver, target_name: str, fmt: str, snapshot: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:  # fmt: skip
         assert isinstance(target, FileStorage)
         source = self.path(name if snapshot is None else f"{name}@{snapshot}")
         if not source.exists():
@@ -132,7 +152,7 @@ class FileStorage:
     async def abort_upload(self, token: str) -> None:
         raise NotImplementedError
 
-    async def export(self, name: str, fd: int) -> None:
+    async def export(self, name: str, fd: int, snapshot: str | None = None) -> None:
         raise NotImplementedError
 
     def files(self) -> set[str]:

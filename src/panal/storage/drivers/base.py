@@ -161,7 +161,7 @@ class StorageDriver(Protocol):
         Quick, but blocking: call it in a thread when the storage may be remote.
         """
 
-    def path(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """Where a person finds it: path, device or URL. For show; nothing is opened by it."""
 
     def create_upload(self, content: str) -> tuple[int, str]:

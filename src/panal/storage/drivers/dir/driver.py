@@ -33,7 +33,7 @@ class DirDriver:
         options = config.options
         self.id = config.id
         self._config = config
-        self._root = Root(Path(str(options["path"])))
+        self._root = Root(Path(str(options["path"])), self._require_mount)
         self._dirs = layout.directories(options)
         self._files = Files(self._root, self._dirs)
         self._preallocation = str(options.get("preallocation", "metadata"))
@@ -57,9 +57,7 @@ class DirDriver:
 
     def _activate(self) -> None:
         options = self._config.options
-        mount = self._mount_point()
-        if mount is not None and not mount.is_mount_point():
-            raise Unavailable(f"storage '{self.id}' is not online: {mount.path} is not a mount point; mount it first")
+        self._require_mount()
         if not self._root.path.is_dir():
             if not (options.get("mkdir", True) and options.get("create-base-path", True)):
                 raise Unavailable(f"storage '{self.id}' is not online: {self._root.path} is not a directory")
@@ -71,6 +69,12 @@ class DirDriver:
             for content in sorted(self.capabilities.contents):
                 self._root.make_dirs(self._dirs[content])
         self._files.sweep()
+
+    def _require_mount(self) -> None:
+        """Before every access: writing below a mount point without its mount fills the disk underneath."""
+        mount = self._mount_point()
+        if mount is not None and not mount.is_mount_point():
+            raise Unavailable(f"storage '{self.id}' is not online: {mount.path} is not a mount point; mount it first")
 
     def _mount_point(self) -> Root | None:
         wanted = str(self._config.options.get("is_mountpoint", "no"))
@@ -86,12 +90,9 @@ class DirDriver:
         return await asyncio.to_thread(self._usage)
 
     def _usage(self) -> Usage:
-        mount = self._mount_point()
-        if mount is not None and not mount.is_mount_point():
-            return Usage(0, 0, 0, active=False)
         try:
             figures = self._root.space()
-        except (NotFound, Failed):
+        except (NotFound, Failed, Unavailable):
             return Usage(0, 0, 0, active=False)
         total = figures.f_blocks * figures.f_frsize
         available = figures.f_bavail * figures.f_frsize
@@ -121,7 +122,7 @@ class DirDriver:
             raise BadInput("volume", f"{name} is not a disk image")
         return parsed
 
-    def path(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """Absolute path, for show."""
         return str(self._root.path / self._path(self.parse(name)))
 
@@ -129,7 +130,7 @@ class DirDriver:
         """A file; ISO images and the like are raw."""
         parsed = self.parse(name)
         fmt = parsed.format if parsed.format in layout.IMAGE_FORMATS else "raw"
-        return VolumeSource(fmt, self.path(name))
+        return VolumeSource(fmt, self.location(name))
 
     def open(self, name: str, *, write: bool) -> int:
         """A descriptor. Conflict for writing into a template's image."""
