@@ -179,6 +179,14 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("cluster", "set-options", "PUT", "/cluster/options"),
 )  # fmt: skip
 
+API_ONLY: Final[frozenset[tuple[str, str]]] = frozenset(
+    {
+        ("GET", "/version"),
+        ("POST", "/nodes/{node}/panal/noop"),
+    }
+)
+"""Methods left to `panal api`, to other programs, or to the hand-made commands (login, console, upload)."""
+
 NOUNS: Final[Mapping[str, str]] = {
     "vm": "Virtual machines.",
     "storage": "Storages and the volumes in them.",
