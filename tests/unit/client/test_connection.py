@@ -53,7 +53,7 @@ def admin(answer: Callable[[dict[str, Any], bytes, socket.socket], None]) -> Ite
 
 
 def test_admin_socket_sends_one_frame_and_reads_data():
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def answer(header, body, peer):
         seen.update(header, params=json.loads(body))
