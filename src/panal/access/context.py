@@ -6,13 +6,19 @@ when only login counters did.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from panal.access import policy as policies
 from panal.access import tickets
+from panal.access.audit import AuditLog
+from panal.access.console import ConsoleTickets
 from panal.access.keys import Keyring
-from panal.access.model import LOCKOUT, REVOKED
+from panal.access.lockout import Doorman
+from panal.access.model import LOCKOUT, REALM, REVOKED
+from panal.access.realms import PamRealm, PveRealm, RealmDriver
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from panal.cluster.store import Event, Mirror
     from panal.core.clock import Clock
 
+CHECKS_AT_ONCE: Final = 2
 _NOT_POLICY: Final = (LOCKOUT, REVOKED)
 
 
@@ -32,11 +39,21 @@ class Access:
     store: Mirror
     clock: Clock
     state: Path
+    realms: Mapping[str, RealmDriver] = field(default_factory=lambda: {"pam": PamRealm(), "pve": PveRealm()})
+    """realm type → driver"""
     keyring: Keyring = field(init=False)
+    doorman: Doorman = field(init=False)
+    consoles: ConsoleTickets = field(init=False)
+    audit: AuditLog = field(init=False)
+    checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CHECKS_AT_ONCE))
+    """passwords looked at at once: each takes 64 MiB and a core"""
     _policy: Policy | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.keyring = Keyring(self.store, self.clock)
+        self.doorman = Doorman(self.store, self.clock)
+        self.consoles = ConsoleTickets(self.clock)
+        self.audit = AuditLog(self.state / "audit", self.clock)
         self.store.listen("access/", self._changed)
         self.store.listen("pool/", self._changed)
 
@@ -59,6 +76,15 @@ class Access:
     def csrf_matches(self, csrf: str, userid: str, session: str) -> bool:
         """Whether this CSRF token belongs to this session."""
         return tickets.verify_csrf(self.keyring.all(), csrf, userid, self.clock.wall_s(), session)
+
+    def realm_type(self, realm: str) -> str | None:
+        """Type of a realm; None when there is no such realm."""
+        value = self.store.value(REALM + realm)
+        return None if value is None else str(value["type"])
+
+    def console_ticket(self, userid: str, path: str, node: str, port: int) -> str:
+        """A one-use ticket for a console; `consoles.consume` is the other end. Raises Busy."""
+        return self.consoles.issue(userid, path, node, port)
 
     def pool_of(self, vmid: int) -> str | None:
         """The pool a guest is in."""
