@@ -61,9 +61,8 @@ _HOTPLUG: Final = r"(network|disk|cpu|memory|usb|cloudinit)"
 _ID: Final = r"[A-Za-z][A-Za-z0-9_-]+"
 _HEX_ID: Final = r"0x[0-9a-fA-F]{4}"
 _PCI: Final = r"([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(\.[0-7])?"
-_MACHINE: Final = (
-    r"(pc|pc(-i440fx)?-\d+(\.\d+)+(\+pve\d+)?|q35|pc-q35-\d+(\.\d+)+(\+pve\d+)?|virt(?:-\d+(\.\d+)+)?(\+pve\d+)?)"
-)
+_PIN: Final = r"-\d+(\.\d+)+(\+(pve|panal)\d+)?"
+_MACHINE: Final = rf"pc|q35|virt|(pc|pc-i440fx|pc-q35|virt){_PIN}"
 _UUID: Final = r"[a-fA-F0-9]{8}(-[a-fA-F0-9]{4}){3}-[a-fA-F0-9]{12}"
 
 

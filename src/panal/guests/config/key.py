@@ -108,10 +108,10 @@ class Key:
                 raise ValueError(f"type check ('integer') failed - got '{text}'")
             text = str(int(text))
         elif self.type == "number":
-            try:
-                number = float(text)
-            except ValueError:
-                raise ValueError(f"type check ('number') failed - got '{text}'") from None
+            # float() itself would take blanks, line breaks, "nan" and "1_0"
+            if not re.fullmatch(r"[+-]?(\d{1,18}(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", text):
+                raise ValueError(f"type check ('number') failed - got '{text}'")
+            number = float(text)
             if not math.isfinite(number):
                 raise ValueError(f"type check ('number') failed - got '{text}'")
             text = number_text(number)
