@@ -118,7 +118,7 @@ def _body(params: list[Param]) -> dict[str, Any]:
 
 
 def _parameter(param: Param, place: str) -> dict[str, Any]:
-    name = param.name if param.count is None else f"{param.name}[n]"
+    name = param.shown
     out = {"name": name, "in": place, "required": param.required, "schema": _value(param)}
     return out
 

@@ -64,6 +64,11 @@ class Param:
     count: int | None = None
     secret: bool = False
 
+    @property
+    def shown(self) -> str:
+        """Its name in the table: `net[n]` when indexed. `numa` and `numa[n]` are two parameters."""
+        return self.name if self.count is None else f"{self.name}[n]"
+
     def __post_init__(self) -> None:
         """A typing mistake must not wait for a request."""
         if not self.description:
@@ -121,7 +126,7 @@ class Routes:
             rows = tuple(params)
             method = Method(
                 verb, path, description, params=rows, handler=handler, noun=self.noun,
-                by_name={p.name: p for p in rows}, **rest,
+                by_name={p.shown: p for p in rows}, **rest,
             )  # fmt: skip
             _check(method)
             self.methods.append(method)
@@ -164,7 +169,7 @@ def _check(method: Method) -> None:
         raise ValueError(f"{where}: the description is a sentence")
     if not hasattr(method.permission, "check"):
         raise ValueError(f"{where}: no permission")
-    names = [p.name for p in method.params]
+    names = [p.shown for p in method.params]
     if len(set(names)) != len(names):
         raise ValueError(f"{where}: a parameter stands twice")
     for name in method.path_params:

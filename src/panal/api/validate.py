@@ -33,14 +33,11 @@ class _Wrong(ValueError):
 
 def find_param(method: Method, name: str) -> Param | None:
     """The declaration of `name`; `net12` finds the indexed `net` when 12 is below its count."""
-    param = method.by_name.get(name)
-    if param is not None:
-        return param if param.count is None else None
+    if name in method.by_name and not name.endswith("]"):
+        return method.by_name[name]
     m = _INDEXED.fullmatch(name)
-    if m is None:
-        return None
-    param = method.by_name.get(m[1])
-    return param if param is not None and param.count is not None and int(m[2]) < param.count else None
+    param = method.by_name.get(f"{m[1]}[n]") if m else None
+    return param if m and param is not None and param.count is not None and int(m[2]) < param.count else None
 
 
 def validate(
