@@ -34,7 +34,12 @@ def digest(access: Access) -> str:
     return hashlib.sha1(json.dumps(held, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
 
 
-async def create_realm(access: Access, realm: str, kind: str, fields: Mapping[str, Any]) -> None:
+def every(access: Access) -> list[tuple[str, Json]]:
+    """All realms, by name."""
+    return [(item.key[len(REALM) :], item.value) for item in access.store.list(REALM)]
+
+
+async def create_realm(access: Access, realm: str, kind: str) -> None:
     """A second realm of a type makes no sense for pam and pve, so for now this only says what there is."""
     if kind not in access.realms:
         raise BadInput(
