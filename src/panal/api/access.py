@@ -24,7 +24,9 @@ async def index(call: Call) -> list[dict[str, str]]:
     return [{"subdir": name} for name in _INDEX]
 
 
-@routes.get("/access/ticket", "Answers nothing: a place for user interfaces to look at.", permission=World(), returns="null")
+@routes.get(
+    "/access/ticket", "Answers nothing: a place for user interfaces to look at.", permission=World(), returns="null"
+)
 async def get_ticket(call: Call) -> None:
     return None
 
@@ -36,12 +38,29 @@ async def get_ticket(call: Call) -> None:
     allow_token=False,
     csrf=False,
     params=[
-        Param("username", "string", "User: name@realm, or the name alone beside `realm`.", required=True, max_length=64),
-        Param("password", "string", "The password, or a ticket of the same user.", required=True, secret=True, max_length=1024),
+        Param(
+            "username", "string", "User: name@realm, or the name alone beside `realm`.", required=True, max_length=64
+        ),
+        Param(
+            "password",
+            "string",
+            "The password, or a ticket of the same user.",
+            required=True,
+            secret=True,
+            max_length=1024,
+        ),
         Param("realm", "string", "Appended to the name.", format="pve-realm", max_length=32),
-        Param("otp", "string", "Answer of a second factor; not looked at while none is set up.", secret=True, max_length=1024),
+        Param(
+            "otp",
+            "string",
+            "Answer of a second factor; not looked at while none is set up.",
+            secret=True,
+            max_length=1024,
+        ),
         Param("tfa-challenge", "string", "The ticket that asked for a second factor.", secret=True, max_length=1024),
-        Param("path", "string", "Only check whether the user holds `privs` on this path.", requires="privs", max_length=64),
+        Param(
+            "path", "string", "Only check whether the user holds `privs` on this path.", requires="privs", max_length=64
+        ),
         Param("privs", "string", "Privileges to check.", format="pve-priv-list", requires="path", max_length=64),
         Param("new-format", "boolean", "How a second factor is asked for; makes no difference yet.", default=True),
     ],
@@ -132,7 +151,9 @@ async def read_acl(call: Call) -> list[dict[str, Any]]:
     "Give roles to users, groups and tokens on a path, or take them away.",
     permission=PermModify(),
     params=[
-        Param("path", "string", "Where: /, /vms/100, /storage/local, /pool/web and so on.", required=True, max_length=256),
+        Param(
+            "path", "string", "Where: /, /vms/100, /storage/local, /pool/web and so on.", required=True, max_length=256
+        ),
         Param("roles", "string", "Roles.", required=True, format="pve-roleid-list"),
         Param("users", "string", "Users.", format="pve-userid-list"),
         Param("groups", "string", "Groups.", format="pve-groupid-list"),

@@ -1,4 +1,4 @@
-"""/access/domains: realms. Directories and OpenID come later: their settings are known here, so that the answer names `type`."""
+"""/access/domains: realms. Directories and OpenID come later: their settings are known here, so that errors name `type`."""
 
 from __future__ import annotations
 

@@ -41,9 +41,7 @@ async def list_groups(call: Call) -> list[dict[str, Any]]:
     return rows
 
 
-@routes.post(
-    "/access/groups", "Create a group.", permission=_ALLOCATE, params=[_GROUPID, COMMENT], returns="null"
-)
+@routes.post("/access/groups", "Create a group.", permission=_ALLOCATE, params=[_GROUPID, COMMENT], returns="null")
 async def create_group(call: Call) -> None:
     await access.create_group(call.services.access, call.params["groupid"], call.params.get("comment", ""))
 
@@ -71,9 +69,7 @@ async def update_group(call: Call) -> None:
     await access.update_group(call.services.access, call.params["groupid"], call.params.get("comment"))
 
 
-@routes.delete(
-    "/access/groups/{groupid}", "Delete a group.", permission=_ALLOCATE, params=[_GROUPID], returns="null"
-)
+@routes.delete("/access/groups/{groupid}", "Delete a group.", permission=_ALLOCATE, params=[_GROUPID], returns="null")
 async def delete_group(call: Call) -> None:
     await access.delete_group(call.services.access, call.params["groupid"])
 

@@ -24,7 +24,13 @@ _FIELDS = [
     Param("expire", "integer", "Ends at this time (seconds since 1970); 0: never.", minimum=0),
     Param("firstname", "string", "First name.", format="comment", max_length=1024),
     Param("lastname", "string", "Last name.", format="comment", max_length=1024),
-    Param("keys", "string", "Keys of second factors; none can be set here yet.", pattern="[0-9a-zA-Z!=]{0,4096}", secret=True),
+    Param(
+        "keys",
+        "string",
+        "Keys of second factors; none can be set here yet.",
+        pattern="[0-9a-zA-Z!=]{0,4096}",
+        secret=True,
+    ),
 ]
 _GROUPS = Param("groups", "string", "Groups the user is in.", format="pve-groupid-list")
 _OWN = one_of(Self(), UserGroup(("User.Modify",)))

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from functools import cache
 
-from panal.api import index, node_panal, version
+from panal.api import access, access_domains, access_groups, access_users, index, node_panal, pools, version
 from panal.api.table import Routes, Table
 
-ALL: tuple[Routes, ...] = (version.routes, node_panal.routes)
+ALL: tuple[Routes, ...] = (
+    access.routes,
+    access_domains.routes,
+    access_groups.routes,
+    access_users.routes,
+    pools.routes,
+    version.routes,
+    node_panal.routes,
+)
 
 
 @cache
