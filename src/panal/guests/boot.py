@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from panal.cluster.store import Put
 from panal.core.errors import PanalError
 from panal.guests import claims
+from panal.guests.config.read import startup
 from panal.guests.context import Guests, queue_of
 from panal.guests.drivers.base import Running
 from panal.guests.model import Guest, RunRecord, run_key
@@ -89,12 +90,8 @@ def plan_autostart(listed: list[Guest], node: str) -> list[Turn]:
     for guest in listed:
         if guest.node != node or guest.template or guest.lock or guest.config.get("onboot") != "1":
             continue
-        parts = dict(
-            p.partition("=")[::2] if "=" in p else ("order", p) for p in guest.config.get("startup", "").split(",")
-        )
-        order = parts.get("order", "")
-        up = parts.get("up", "")
-        turns.append(Turn(int(order) if order.isdigit() else None, guest.vmid, float(up) if up.isdigit() else 0.0))
+        when = startup(guest.config)
+        turns.append(Turn(when.order, guest.vmid, float(when.up_s or 0)))
     return sorted(turns, key=lambda t: (t.order is None, t.order or 0, t.vmid))
 
 

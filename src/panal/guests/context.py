@@ -7,9 +7,9 @@ next: store and storages ready → `Guests.build` → `operations.register` → 
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -34,6 +34,9 @@ class Volumes(Protocol):
     def driver(self, storage: str) -> StorageDriver:
         """The driver of a configured storage that is usable on this node; NotFound, Unavailable."""
 
+    def image_storages(self) -> Sequence[str]:
+        """Names of all storages that hold images on this node."""
+
 
 @dataclass(slots=True)
 class Guests:
@@ -51,8 +54,12 @@ class Guests:
     catalog: Catalog
     locks: dict[int, str] = field(default_factory=dict)
     """guest → what is being done with it now (`snapshot`, `rollback` …): shown as PVE's `lock`, hinders nobody"""
-    allocating: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """held while numbers and volume names are chosen and written down"""
+    readers: Counter[int] = field(default_factory=Counter)
+    """templates that are being cloned, how many times: they must not go away meanwhile"""
+    on_removed: list[Callable[[int], Awaitable[None]]] = field(default_factory=list)
+    """told of every removed guest, before its number is free again (pools, rights); must be idempotent"""
+    on_created: list[Callable[[int, str, str], Awaitable[None]]] = field(default_factory=list)
+    """told (number, pool, user) when a guest is to be put into a pool"""
 
     @classmethod
     def build(

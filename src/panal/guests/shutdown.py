@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from panal.core.errors import Conflict, Failed
+from panal.guests.config.read import startup
 from panal.guests.context import Guests, queue_of
 from panal.guests.start import run_guest
 from panal.guests.stop import stop_guest
@@ -18,11 +19,8 @@ def timeout_of(guests: Guests, vmid: int, timeout_s: float | None) -> float:
     """The caller's, or `down=` of the guest's `startup`, or DEFAULT_S."""
     if timeout_s is not None:
         return timeout_s
-    for part in guests.get(vmid).config.get("startup", "").split(","):
-        name, _, value = part.partition("=")
-        if name == "down" and value.isdigit():
-            return float(value)
-    return DEFAULT_S
+    down_s = startup(guests.get(vmid).config).down_s
+    return DEFAULT_S if down_s is None else float(down_s)
 
 
 async def shutdown_guest(

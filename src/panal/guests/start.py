@@ -17,10 +17,11 @@ from typing import Final
 from panal.cluster.store import Op, Put, Unchanged
 from panal.core.errors import BadInput, Conflict, Failed, PanalError
 from panal.guests import claims
+from panal.guests.config import Drive, read_drives
 from panal.guests.context import Guests, queue_of
 from panal.guests.drivers.base import Disk, Running, StartSpec
-from panal.guests.drives import Drive, drives
 from panal.guests.model import Guest, RunRecord, config_key, run_key
+from panal.guests.volumes import split
 from panal.tasks.model import Task
 
 ATTEMPTS: Final = 10
@@ -63,10 +64,10 @@ def plan_start(guest: Guest, hardware: Mapping[str, str], node: str) -> StartPla
     if guest.node != node:
         problems.append(f"VM {guest.vmid} belongs to node '{guest.node}'; start it there")
     if guest.lock is not None:
-        problems.append(f"VM is locked ({guest.lock}): wait until the task that does this has ended")
+        problems.append(f"VM is locked ({guest.lock}): wait for the task that does this; if it failed, run it again")
     config = effective(guest)
     return Problems(tuple(problems)) if problems else StartPlan(
-        guest.vmid, config, hardware, tuple(drives(config)), bool(guest.pending)
+        guest.vmid, config, hardware, tuple(read_drives(config)), bool(guest.pending)
     )  # fmt: skip
 
 
@@ -90,12 +91,13 @@ def open_disks(guests: Guests, plan: Sequence[Drive]) -> list[Disk]:
                 disks.append(Disk(drive.key, "raw", None, read_only=True, options=drive.options))
                 continue
             try:
-                driver = guests.storages.driver(drive.storage)
-                fmt = driver.source(drive.volume).format
-                fd = driver.open(drive.volume, write=not drive.cdrom)
+                storage, name = split(drive.volid)
+                driver = guests.storages.driver(storage)
+                fmt = driver.source(name).format
+                fd = driver.open(name, write=not drive.read_only)
             except PanalError as exc:
                 raise BadInput(drive.key, f"{drive.key}: volume '{drive.volid}' cannot be opened: {exc}") from exc
-            disks.append(Disk(drive.key, fmt, fd, read_only=drive.cdrom, options=drive.options))
+            disks.append(Disk(drive.key, fmt, fd, read_only=drive.read_only, options=drive.options))
     except BaseException:
         close_disks(disks)
         raise
@@ -160,7 +162,7 @@ async def _launch(
     disks = open_disks(guests, plan.drives)
     try:
         if resume is not None and resume.volid is not None:
-            storage, _, volume = resume.volid.partition(":")
+            storage, volume = split(resume.volid)
             incoming = guests.storages.driver(storage).open(volume, write=False)
         spec = StartSpec(
             plan.vmid, plan.config.get("name", f"VM{plan.vmid}"), plan.config, disks, claim.epoch,

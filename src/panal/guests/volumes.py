@@ -45,7 +45,8 @@ def split(volid: str) -> tuple[str, str]:
 
 def image_name(driver: StorageDriver, vmid: int, stem: str, fmt: str) -> str:
     """The volume's name on this storage."""
-    return driver.image_name(vmid, stem, fmt)
+    name: str = driver.image_name(vmid, stem, fmt)  # type: ignore[attr-defined]
+    return name
 
 
 class Namer:

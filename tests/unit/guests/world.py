@@ -18,7 +18,7 @@ from panal.cluster import incarnation
 from panal.cluster.store import Mirror, SqliteStore
 from panal.core.clock import SystemClock
 from panal.core.errors import BadInput, Conflict, NotFound, Unsupported
-from panal.guests import boot
+from panal.guests import boot, operations
 from panal.guests.context import Guests
 from panal.guests.drivers.fake import FakeDriver, FakeMachine
 from panal.guests.stop import Reaper
@@ -80,6 +80,9 @@ class FileStorage:
             vmid=int(head) if head.isdigit() else None,
         )  # fmt: skip
 
+    def image_name(self, vmid: int, stem: str, fmt: str) -> str:
+        return f"{vmid}/{stem}.{fmt}"
+
     async def allocate(self, vmid: int, name: str, fmt: str, size: int) -> None:
         path = self.path(name)
         path.parent.mkdir(exist_ok=True)
@@ -116,10 +119,12 @@ class FileStorage:
     async def snapshot(self, name: str, snapshot: str) -> None:
         if self.source(name).format not in self.capabilities.snapshot_formats:
             raise Unsupported("raw cannot")
+        if self.path(f"{name}@{snapshot}").exists():
+            raise Conflict(f"{name} has a snapshot {snapshot}")
         shutil.copyfile(self.path(name), self.path(f"{name}@{snapshot}"))
 
     async def rollback(self, name: str, snapshot: str) -> None:
-        shutil.copyfile(self.path(f"{name}@{snapshot}"), self.path(name))
+        self.path(name).write_bytes(self.path(f"{name}@{snapshot}").read_bytes())
 
     async def delete_snapshot(self, name: str, snapshot: str) -> None:
         self.path(f"{name}@{snapshot}").unlink(missing_ok=True)
@@ -173,6 +178,9 @@ class FileStorages:
         if storage not in self.drivers:
             raise BadInput("storage", f"storage '{storage}' does not exist")
         return self.drivers[storage]
+
+    def image_storages(self) -> Sequence[str]:
+        return sorted(self.drivers)
 
     def files(self) -> set[str]:
         return set().union(*(d.files() for d in self.drivers.values()))
@@ -232,7 +240,7 @@ class World:
         driver = FakeDriver(self.machine, clock, disk_snapshot=snapshot_file)
         me = await incarnation.register(store, "n1", self.boot_id)
         guests = Guests.build("n1", me, store, tasks, self.storages, driver, clock, random.Random(seed))
-        register(guests)
+        operations.register(guests)
         reaper = Reaper(guests)
         notes: list[str] = []
         settled = await boot.settle(guests, notes.append)
@@ -253,7 +261,3 @@ class World:
                 if disk.fd is not None:
                     os.close(disk.fd)
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def register(guests: Guests) -> None:
-    """Make the operations known."""
