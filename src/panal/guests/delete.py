@@ -23,7 +23,9 @@ def volumes_of(guests: Guests, guest: Guest) -> list[str]:
     """Every volume that belongs to the guest and is named by its configuration, by what is pending or by a snapshot."""
     pending = {k: v for k, v in guest.pending.items() if v is not None}
     snapshots = guests.snapshots(guest.vmid)
-    named = [d.volid for c in (guest.config, pending, *(s.config for s in snapshots)) for d in read_drives(c, unused=True)]
+    named = [
+        d.volid for c in (guest.config, pending, *(s.config for s in snapshots)) for d in read_drives(c, unused=True)
+    ]
     named += [s.vmstate for s in snapshots]
     return sorted({v for v in named if v is not None and volume_owner(v) == guest.vmid})
 

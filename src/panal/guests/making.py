@@ -100,7 +100,7 @@ def image_driver(guests: Guests, storage: str, field: str) -> StorageDriver:
     """The storage, if it takes images; BadInput on `field` otherwise."""
     try:
         driver = guests.storages.driver(storage)
-    except NotFound as exc:
+    except (NotFound, BadInput) as exc:
         raise BadInput(field, str(exc)) from exc
     if "images" not in driver.capabilities.contents:
         raise BadInput(field, f"storage '{storage}' does not hold VM images; choose one whose content has 'images'")

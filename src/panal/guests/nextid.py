@@ -51,7 +51,9 @@ class NextIds:
             while True:
                 number = next((n for n in range(number, upper) if n not in taken), -1)
                 if number < 0:
-                    raise Busy(f"no free number between {lower} and {upper}; widen 'next-id' in the datacenter's options")
+                    raise Busy(
+                        f"no free number between {lower} and {upper}; widen 'next-id' in the datacenter's options"
+                    )
                 value = {"v": 1, "node": guests.node, "incarnation": guests.incarnation.id, "user": user}
                 key = reservation_key(number)
                 done = await guests.store.txn([Absent(key), Absent(config_key(number))], [Put(key, value)])

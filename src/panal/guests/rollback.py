@@ -101,9 +101,7 @@ async def rollback(guests: Guests, vmid: int, name: str, user: str, *, start: bo
     return await guests.tasks.spawn("qmrollback", str(vmid), user, body, queue=queue_of(vmid))
 
 
-async def _start_again(
-    guests: Guests, vmid: int, found: Snapshot, log: Callable[[str], None], *, start: bool
-) -> None:
+async def _start_again(guests: Guests, vmid: int, found: Snapshot, log: Callable[[str], None], *, start: bool) -> None:
     if found.vmstate is not None:
         await run_guest(guests, vmid, log, resume=Resume(found.hardware, found.vmstate), paused=True)
         await guests.driver.resume(vmid)

@@ -55,9 +55,7 @@ def build_template(guests: Guests, args: Args) -> Sequence[Step]:
         return Step(f"make {volid} a base", do)
 
     async def finish() -> None:
-        await change_marked(
-            guests, vmid, op, lambda old: unmark({**old, "config": {**old["config"], "template": "1"}})
-        )
+        await change_marked(guests, vmid, op, lambda old: unmark({**old, "config": {**old["config"], "template": "1"}}))
 
     return [
         mark_step(guests, vmid, str(args["birth"]), "create", op),
