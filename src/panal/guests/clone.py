@@ -82,7 +82,7 @@ async def plan_clone(guests: Guests, vmid: int, want: CloneRequest) -> Args:
 
 async def _plan_copy(guests: Guests, namer: Namer, drive: Drive, want: CloneRequest) -> Planned:
     storage, name = split(drive.volid or "")
-    source = guests.storages.driver(storage)
+    source = await guests.storages.usable(storage)
     target = source if want.storage is None else image_driver(guests, want.storage, "storage")
     fmt = choose_format(target, want.fmt, source.source(name).format, "format")
     size = (await source.info(name)).size
@@ -105,7 +105,7 @@ def build_clone(guests: Guests, args: Args) -> Sequence[Step]:
     def copy(source: str, volume: Planned) -> Step:
         async def fill(target: StorageDriver) -> None:
             storage, name = split(source)
-            await guests.storages.driver(storage).copy(name, target, volume.name, volume.fmt, snapshot)
+            await (await guests.storages.usable(storage)).copy(name, target, volume.name, volume.fmt, snapshot)
 
         return allocate_step(guests, newid, volume, fill)
 

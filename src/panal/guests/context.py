@@ -31,8 +31,11 @@ TURN_TIMEOUT_S: Final = 60.0
 class Volumes(Protocol):
     """What the verbs need of `storage.Storages`."""
 
-    def driver(self, storage: str) -> StorageDriver:
-        """The driver of a configured storage that is usable on this node; NotFound, Unavailable."""
+    def driver(self, storage_id: str, /) -> StorageDriver:
+        """The driver of a configured storage, maybe not active yet; NotFound, Unavailable."""
+
+    async def usable(self, storage_id: str, /) -> StorageDriver:
+        """The driver, activated. Errors of `driver`, and Unavailable when the storage cannot be reached."""
 
     def image_storages(self) -> Sequence[str]:
         """Names of all storages that hold images on this node."""

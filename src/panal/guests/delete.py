@@ -7,9 +7,9 @@ from typing import Final
 
 from panal.core.errors import Conflict
 from panal.guests import claims
-from panal.guests.config import read_drives
 from panal.guests.config.drives import volume_owner
 from panal.guests.context import Guests, queue_of
+from panal.guests.in_use import named_by
 from panal.guests.making import delete_keys, mark_step, marked
 from panal.guests.model import Guest, claim_key, config_key, run_key, snapshot_key
 from panal.guests.volumes import free_step
@@ -21,13 +21,7 @@ KIND: Final = "delete"
 
 def volumes_of(guests: Guests, guest: Guest) -> list[str]:
     """Every volume that belongs to the guest and is named by its configuration, by what is pending or by a snapshot."""
-    pending = {k: v for k, v in guest.pending.items() if v is not None}
-    snapshots = guests.snapshots(guest.vmid)
-    named = [
-        d.volid for c in (guest.config, pending, *(s.config for s in snapshots)) for d in read_drives(c, unused=True)
-    ]
-    named += [s.vmstate for s in snapshots]
-    return sorted({v for v in named if v is not None and volume_owner(v) == guest.vmid})
+    return sorted(v for v in named_by(guests, guest) if volume_owner(v) == guest.vmid)
 
 
 async def plan_delete(guests: Guests, vmid: int, *, unreferenced: bool = False) -> Args:
@@ -51,7 +45,7 @@ async def unreferenced_volumes(guests: Guests, vmid: int) -> list[str]:
     """Volumes of the guest's number on every storage of this node, named by a configuration or not."""
     found: list[str] = []
     for storage in guests.storages.image_storages():
-        driver = guests.storages.driver(storage)
+        driver = await guests.storages.usable(storage)
         found += [f"{storage}:{v.name}" for v in await driver.list("images", vmid) if v.vmid == vmid]
     return found
 

@@ -138,7 +138,7 @@ async def place(guests: Guests, vmid: int, config: Mapping[str, str]) -> tuple[d
 async def _existing(guests: Guests, drive: Drive) -> str:
     storage, name = split(drive.volid or "")
     try:
-        volume = await guests.storages.driver(storage).info(name)
+        volume = await (await guests.storages.usable(storage)).info(name)
     except NotFound as exc:
         raise BadInput(drive.key, f"volume '{drive.volid}' does not exist: {exc}") from exc
     known = drive.size is not None or drive.cdrom or drive.bus == "unused"

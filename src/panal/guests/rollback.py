@@ -37,7 +37,7 @@ async def plan_rollback(guests: Guests, vmid: int, name: str) -> Args:
     for volid in disks:
         storage, volume = split(volid)
         try:
-            await guests.storages.driver(storage).info(volume)
+            await (await guests.storages.usable(storage)).info(volume)
         except NotFound as exc:
             raise Conflict(f"the snapshot's disk {volid} does not exist any more: {exc}", vmid=vmid) from exc
     return {"vmid": vmid, "name": name, "birth": guest.birth, "op": guests.word(), "disks": disks}
@@ -68,7 +68,7 @@ def build_rollback(guests: Guests, args: Args) -> Sequence[Step]:
         async def do() -> None:
             if still():
                 storage, volume = split(volid)
-                await guests.storages.driver(storage).rollback(volume, name)
+                await (await guests.storages.usable(storage)).rollback(volume, name)
 
         return Step(f"roll {volid} back", do)
 

@@ -189,7 +189,7 @@ class _DiskSnapshots:
         for key, volid in self._disks.items():
             storage, volume = split(volid)
             try:
-                await self._guests.storages.driver(storage).snapshot(volume, self._name)
+                await (await self._guests.storages.usable(storage)).snapshot(volume, self._name)
             except Conflict:
                 self._foreign.add(key)
                 raise
@@ -209,7 +209,7 @@ async def delete_disk_snapshot(guests: Guests, vmid: int, volid: str, name: str)
             await guests.driver.delete_disk_snapshot(vmid, key, name)
             return
     storage, volume = split(volid)
-    await guests.storages.driver(storage).delete_snapshot(volume, name)
+    await (await guests.storages.usable(storage)).delete_snapshot(volume, name)
 
 
 async def snapshot(

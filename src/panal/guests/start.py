@@ -18,6 +18,7 @@ from panal.cluster.store import Op, Put, Unchanged
 from panal.core.errors import BadInput, Conflict, Failed, PanalError
 from panal.guests import claims
 from panal.guests.config import Drive, read_drives
+from panal.guests.config.change import apply_pending
 from panal.guests.context import Guests, queue_of
 from panal.guests.drivers.base import Disk, Running, StartSpec
 from panal.guests.model import Guest, RunRecord, config_key, run_key
@@ -65,21 +66,10 @@ def plan_start(guest: Guest, hardware: Mapping[str, str], node: str) -> StartPla
         problems.append(f"VM {guest.vmid} belongs to node '{guest.node}'; start it there")
     if guest.lock is not None:
         problems.append(f"VM is locked ({guest.lock}): wait for the task that does this; if it failed, run it again")
-    config = effective(guest)
+    config = apply_pending(guest.vmid, guest.config, guest.pending)
     return Problems(tuple(problems)) if problems else StartPlan(
         guest.vmid, config, hardware, tuple(read_drives(config)), bool(guest.pending)
     )  # fmt: skip
-
-
-def effective(guest: Guest) -> dict[str, str]:
-    """The configuration with what is pending applied."""
-    config = dict(guest.config)
-    for key, value in guest.pending.items():
-        if value is None:
-            config.pop(key, None)
-        else:
-            config[key] = value
-    return config
 
 
 def open_disks(guests: Guests, plan: Sequence[Drive]) -> list[Disk]:
@@ -159,6 +149,8 @@ async def _launch(
     paused: bool,
 ) -> Running:
     incoming: int | None = None
+    for storage in {d.storage for d in plan.drives if d.volid is not None and d.storage is not None}:
+        await guests.storages.usable(storage)
     disks = open_disks(guests, plan.drives)
     try:
         if resume is not None and resume.volid is not None:

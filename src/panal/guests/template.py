@@ -43,7 +43,7 @@ def build_template(guests: Guests, args: Args) -> Sequence[Step]:
             if not still():
                 return
             storage, name = split(volid)
-            new = await guests.storages.driver(storage).make_base(name)
+            new = await (await guests.storages.usable(storage)).make_base(name)
 
             def change(old: Json) -> Json:
                 drive = parse_drive(key, old["config"][key])

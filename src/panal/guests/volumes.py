@@ -6,8 +6,7 @@ operation allocated, or what the guest's own record named.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,12 +42,6 @@ def split(volid: str) -> tuple[str, str]:
     return storage, name
 
 
-def image_name(driver: StorageDriver, vmid: int, stem: str, fmt: str) -> str:
-    """The volume's name on this storage."""
-    name: str = driver.image_name(vmid, stem, fmt)  # type: ignore[attr-defined]
-    return name
-
-
 class Namer:
     """Free names `vm-<vmid>-disk-<n>` on several storages; knows what is there and what it gave out itself."""
 
@@ -68,13 +61,13 @@ class Namer:
 
     async def fixed(self, storage: str, fmt: str, stem: str) -> str | None:
         """The name of this stem, or None when there is such a volume, of any format."""
-        driver = self._guests.storages.driver(storage)
+        driver = await self._guests.storages.usable(storage)
         if storage not in self._taken:
             self._taken[storage] = {_stem(v.name) for v in await driver.list("images", self._vmid)}
         if stem in self._taken[storage] or stem.replace("vm-", "base-", 1) in self._taken[storage]:
             return None
         self._taken[storage].add(stem)
-        return image_name(driver, self._vmid, stem, fmt)
+        return driver.image_name(self._vmid, stem, fmt)
 
 
 def _stem(name: str) -> str:
@@ -89,8 +82,7 @@ def allocate_step(
 
     async def do() -> None:
         nonlocal foreign
-        driver = guests.storages.driver(volume.storage)
-        await driver.activate()
+        driver = await guests.storages.usable(volume.storage)
         try:
             if fill is None:
                 await driver.allocate(vmid, volume.name, volume.fmt, volume.size)
@@ -102,7 +94,7 @@ def allocate_step(
 
     async def undo() -> None:
         if not foreign:
-            await guests.storages.driver(volume.storage).free(volume.name)
+            await (await guests.storages.usable(volume.storage)).free(volume.name)
 
     return Step(f"make {volume.volid}", do, undo)
 
@@ -113,22 +105,6 @@ def free_step(guests: Guests, volid: str, still: Callable[[], bool]) -> Step:
     async def do() -> None:
         if still():
             storage, name = split(volid)
-            await guests.storages.driver(storage).free(name)
+            await (await guests.storages.usable(storage)).free(name)
 
     return Step(f"remove {volid}", do)
-
-
-async def activate(guests: Guests, storages: Iterable[str]) -> None:
-    """Make all of them usable; the first error is raised."""
-    for storage in sorted(set(storages)):
-        await guests.storages.driver(storage).activate()
-
-
-async def free_all(guests: Guests, volids: Sequence[str]) -> None:
-    """Remove volumes; goes on after an error and raises the first."""
-    results = await asyncio.gather(
-        *(guests.storages.driver(split(v)[0]).free(split(v)[1]) for v in volids), return_exceptions=True
-    )
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result

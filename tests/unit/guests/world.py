@@ -17,7 +17,7 @@ from pathlib import Path
 from panal.cluster import incarnation
 from panal.cluster.store import Mirror, SqliteStore
 from panal.core.clock import SystemClock
-from panal.core.errors import BadInput, Conflict, NotFound, Unsupported
+from panal.core.errors import Conflict, NotFound, Unsupported
 from panal.guests import boot, operations
 from panal.guests.context import Guests
 from panal.guests.drivers.fake import FakeDriver, FakeMachine
@@ -87,9 +87,6 @@ class FileStorage:
             name, "images", self.source(name).format, self.path(name).stat().st_size,
             vmid=int(head) if head.isdigit() else None,
         )  # fmt: skip
-
-    def image_name(self, vmid: int, stem: str, fmt: str) -> str:
-        return f"{vmid}/{stem}.{fmt}"
 
     async def allocate(self, vmid: int, name: str, fmt: str, size: int) -> None:
         path = self.path(name)
@@ -182,10 +179,13 @@ class FileStorages:
             "plain": FileStorage("plain", root / "plain", frozenset()),
         }
 
-    def driver(self, storage: str) -> StorageDriver:
-        if storage not in self.drivers:
-            raise BadInput("storage", f"storage '{storage}' does not exist")
-        return self.drivers[storage]
+    def driver(self, storage_id: str) -> StorageDriver:
+        if storage_id not in self.drivers:
+            raise NotFound(f"storage '{storage_id}' does not exist")
+        return self.drivers[storage_id]
+
+    async def usable(self, storage_id: str) -> StorageDriver:
+        return self.driver(storage_id)
 
     def image_storages(self) -> Sequence[str]:
         return sorted(self.drivers)
