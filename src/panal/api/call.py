@@ -34,27 +34,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from panal.api.permission import Permission, Rights, denied
+from panal.api.wire.values import Encoded, Picture
 
 if TYPE_CHECKING:
     from panal.api.services import Services
 
 
+__all__ = ["Call", "Console", "Encoded", "NotModified", "Picture"]
+
+
 class NotModified(Exception):
     """The client has the version named by the argument (dispatch answers 304)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """The value of `data` as JSON bytes: for big lists that are encoded once and served often."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A PNG: as it is in format `png`, base64 in the others."""
-
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

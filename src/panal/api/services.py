@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from panal.cluster.store import Mirror
     from panal.core.clock import Clock
     from panal.guests import Guests
+    from panal.network import Network
+    from panal.node import NodeInfo, Sampler, Series
+    from panal.storage import Storages
     from panal.tasks.runner import Tasks
 
 
@@ -28,5 +31,10 @@ class Services:
     clock: Clock
     store: Mirror
     tasks: Tasks
-    guests: Guests
     access: Access
+    storages: Storages
+    nodeinfo: NodeInfo
+    network: Network
+    series: Series
+    sampler: Sampler
+    guests: Guests

@@ -8,12 +8,13 @@ Holds no logic of the product. A new noun: build its context in `build`, give it
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import structlog
 
@@ -26,13 +27,22 @@ from panal.api.idempotency import Replays
 from panal.api.permission import Rights
 from panal.api.services import Services
 from panal.cluster import certificates
+from panal.cluster.incarnation import read_boot_id, register
 from panal.cluster.store import Mirror, SealedStore, SqliteStore
 from panal.cluster.store.sealed import load_key
 from panal.core.clock import SystemClock
+from panal.core.errors import Failed
 from panal.daemon.server import Server
+from panal.guests import Guests, boot
+from panal.guests.drivers.base import GuestDriver
+from panal.guests.drivers.fake import FakeDriver
 from panal.host import privileges
+from panal.network import Network
+from panal.node import NodeInfo, Sampler, Series
+from panal.storage import Storages
 from panal.tasks.runner import Tasks
 
+UPKEEP_S: Final = 3600.0
 _log = structlog.get_logger("daemon")
 
 
@@ -63,32 +73,90 @@ class Gate:
 
     async def audit(self, change: Change) -> None:
         """Into the audit log."""
+        what = f"{change.verb} {change.path}"
+        result = "OK" if change.status == 200 else f"{change.status} {change.message}"
+        await self._access.audit.record(change.user, change.client, what, change.params, result)
 
 
 async def run_node(settings: Settings, stack: AsyncExitStack) -> Services:
     """Build, start and open the doors. What was started is taken down by `stack`, in reverse. Raises PanalError."""
-    clock = SystemClock()
     for directory, mode in ((settings.state, 0o700), (settings.run, 0o711)):
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(mode)
-    store = Mirror(SealedStore(SqliteStore(settings.state / "store.db"), load_key(settings.state / "cluster.key")))
-    stack.push_async_callback(store.close)
-    await store.start()
-    tasks = Tasks(settings.node, settings.state / "tasks", clock, _task_error)
-    stack.push_async_callback(tasks.close)
-    access = Access(store, clock, settings.state)
-    await bootstrap(access)
-    guests: Any = None
-    services = Services(settings.node, settings.state, settings.run, clock, store, tasks, guests, access)
+    services = await _build(settings, stack)
+    guests = services.guests
+    await bootstrap(services.access)
+    await services.storages.ensure_default()
+    settled = await boot.settle(guests, lambda line: _log.info("settle", what=line))
+    _log.info("guests", adopted=settled.adopted, killed=settled.killed, released=settled.released)
+    for entry in await services.tasks.start():
+        _log.info("recovered", task=entry.upid, kind=entry.kind, finished=entry.committed)
+    guests.live.start()
+    stack.push_async_callback(guests.live.close)
+    services.sampler.start()
+    stack.push_async_callback(services.sampler.close)
+    upkeep = asyncio.create_task(_upkeep(settings, services), name="upkeep")
+    stack.push_async_callback(_end, upkeep)
     web = _web_account(settings)
-    await _certificate(settings, store, web)
-    await tasks.start()
-    replays = Replays(settings.state / "idempotency.db", clock)
+    await _certificate(settings, services.store, web)
+    replays = Replays(settings.state / "idempotency.db", services.clock)
     stack.callback(replays.close)
-    server = Server(Dispatcher(table(), services, Gate(access), replays))
+    server = Server(Dispatcher(table(), services, Gate(services.access), replays))
     stack.push_async_callback(server.close)
     _open_doors(settings, server, web)
+    upid = await boot.autostart(guests)
+    if upid is not None:
+        _log.info("starting guests", task=upid)
     return services
+
+
+async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
+    clock = SystemClock()
+    node, state = settings.node, settings.state
+    store = Mirror(SealedStore(SqliteStore(state / "store.db"), load_key(state / "cluster.key")))
+    stack.push_async_callback(store.close)
+    await store.start()
+    incarnation = await register(store, node, read_boot_id(settings.run))
+    access = Access(store, clock, state)
+    tasks = Tasks(node, state / "tasks", clock, _task_error)
+    stack.push_async_callback(tasks.close)
+    storages = Storages(store=store, state=state, clock=clock, node=node)
+    stack.push_async_callback(storages.close)
+    series = Series(state / "series.db")
+    stack.callback(series.close)
+    driver = await _driver(settings)
+    stack.push_async_callback(driver.close)
+    guests = Guests.build(node, incarnation, store, tasks, storages, driver, clock)
+    return Services(
+        node, state, settings.run, clock, store, tasks, access, storages, NodeInfo.build(node, clock), Network(), series,
+        Sampler(series, clock, _source_error), guests,
+    )  # fmt: skip
+
+
+async def _driver(settings: Settings) -> GuestDriver:
+    if settings.driver == "fake":
+        return FakeDriver()
+    raise Failed("the QEMU driver is not there yet")
+
+
+async def _upkeep(settings: Settings, services: Services) -> None:
+    """What is looked after once an hour: ticket keys, the certificate, old tasks."""
+    while True:
+        await services.clock.sleep(UPKEEP_S)
+        for work in (
+            services.access.keyring.rotate(),
+            _certificate(settings, services.store, _web_account(settings)),
+            services.tasks.trim(),
+        ):
+            try:
+                await work
+            except Exception as exc:
+                _log.error("upkeep failed", exc_info=exc)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _open_doors(settings: Settings, server: Server, web: privileges.Account | None) -> None:
@@ -118,6 +186,10 @@ async def _certificate(settings: Settings, store: Mirror, web: privileges.Accoun
     certificates.write_private(directory / "node.key", key, owner)
     certificates.write_private(directory / "node.pem", chain, owner)
     certificates.write_private(directory / "ca.pem", ca.pem, owner)
+
+
+def _source_error(what: str, error: BaseException) -> None:
+    _log.warning("measuring failed", what=what, error=str(error))
 
 
 def _task_error(upid: str, error: BaseException) -> None:

@@ -21,7 +21,7 @@ import structlog
 from panal.api.dispatch import Dispatcher, Reply, close_all
 from panal.api.wire import model
 from panal.api.wire.channel import Channel
-from panal.core.errors import BadInput, Interrupted
+from panal.core.errors import BadInput, Failed, Interrupted
 from panal.core.frames import BadFrame
 
 MAX_CONNECTIONS: Final = 512
@@ -125,12 +125,19 @@ def _take(channel: Channel) -> Callable[[int, Callable[[dict[str, Any]], None]],
         header, body, descriptors = frame
         close_all(descriptors)
         part = model.read_part(header)
-        if part.kind == "abort":
-            raise BadInput("filename", part.reason or "the upload was broken off")
+        if part.kind != "finish":
+            raise _REFUSALS[part.kind](part.reason or "the upload was broken off")
         late(model.read_params(body))
         return part.size
 
     return take
+
+
+_REFUSALS: Final[dict[str, Callable[[str], Exception]]] = {
+    "broken": lambda reason: BadInput("filename", reason),
+    "gone": Interrupted,
+    "failed": Failed,
+}
 
 
 def _peer_uid(sock: socket.socket) -> int:

@@ -96,6 +96,16 @@ class Channel:
         finally:
             remove(self._sock)
 
+    def alive(self) -> bool:
+        """Whether an idle connection may be used again: the peer neither closed it nor said anything."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def hang_up(self) -> None:
         """End the conversation from another task: its `receive` returns None."""
         with contextlib.suppress(OSError):

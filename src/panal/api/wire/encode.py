@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import msgspec
 
-from panal.api.call import Encoded, Picture
 from panal.api.errors import Failure
 from panal.api.wire.model import CONTENT_TYPES, Answer, Format
+from panal.api.wire.values import Encoded, Picture
 
 _REASON_BYTES: Final = 400
 _NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")

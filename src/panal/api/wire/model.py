@@ -4,7 +4,7 @@
     paneld → web   Answer  (body: the whole HTTP body)
 
 Upload: Request(kind="upload") → Answer(step="receive", one descriptor) → the file's bytes are written by web →
-Part(kind="finish", params of the fields after the file) or Part(kind="abort") → Answer.
+Part(kind="finish", params of the fields after the file) or another Part → Answer.
 WebSocket: Request(kind="websocket") → Answer(step="socket", one descriptor) or an ordinary refusal.
 
 Nothing in an Answer names a file, a host or a header: web cannot be told to fetch something (attack row 3).
@@ -45,9 +45,12 @@ class Request(msgspec.Struct, omit_defaults=True):
 
 
 class Part(msgspec.Struct, omit_defaults=True):
-    """The end of an upload: what the file part held. `reason` says why it was given up."""
+    """The end of an upload. finish: all is there; broken: the multipart is wrong; gone: the client left; failed: no writing.
 
-    kind: Literal["finish", "abort"]
+    `reason` says why it was given up.
+    """
+
+    kind: Literal["finish", "broken", "gone", "failed"]
     size: int = 0
     reason: str = ""
 
