@@ -124,9 +124,9 @@ class AuditLog:
         self._fd = os.open(self._path(self._number), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._fd).st_size
         self._head, torn = _last(found)
+        if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
+            self._size += os.write(self._fd, b"\n")
         if torn is not None:
-            if not torn.endswith(b"\n"):
-                self._size += os.write(self._fd, b"\n")
             self._write(self._mark("torn", {"sha256": hashlib.sha256(torn.rstrip(b"\n")).hexdigest()}))
             _log.warning("the audit log's last line was torn by a crash; marked", file=str(self._path(self._number)))
         _log.info("audit log open", head=self._head, file=str(self._path(self._number)))
@@ -194,7 +194,7 @@ def _last(found: list[Path]) -> tuple[str, bytes | None]:
         lines = path.read_bytes().splitlines(keepends=True)
         torn = None
         for line in reversed(lines):
-            record = _parse(line) if line.endswith(b"\n") else None
+            record = _parse(line)
             if record is not None:
                 return record["hash"], torn
             torn = line if torn is None else torn
@@ -217,7 +217,7 @@ def verify(directory: Path) -> Verdict:
     pending: bytes | None = None
     for path, number, line in _lines(directory):
         where = f"{path.name} line {number}"
-        record = _parse(line) if line.endswith(b"\n") else None
+        record = _parse(line)
         if record is None:
             if pending is not None:
                 return Verdict(records, head or "", torn, f"{where}: two unreadable lines in a row")

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 
 from panal.access import Access, bootstrap
-from panal.access.model import GROUP, ROLE, USER, acl_key, new_uid
-from panal.cluster.store import Mirror, Put, SqliteStore
+from panal.access.model import GROUP, ROLE, USER, User, acl_key, new_uid
+from panal.access.realms import PveRealm
+from panal.cluster.store import Mirror, Op, Put, SqliteStore
 
 
 class FakeClock:
@@ -30,6 +32,28 @@ class FakeClock:
         self.now_s += seconds
 
 
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+
+class FakePam:
+    """PAM with one account, root; counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.passwords = {"root@pam": "correct horse"}
+        self.asked: list[str | None] = []
+
+    async def check(self, access: Access, user: User | None, password: str) -> bool:
+        self.asked.append(user.userid if user else None)
+        return user is not None and self.passwords.get(user.userid) == password
+
+    async def new_password(self, access: Access, userid: str, uid: str, password: str) -> list[Op]:
+        self.passwords[userid] = password
+        return []
+
+    def deleted(self, userid: str) -> list[Op]:
+        return []
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -44,10 +68,11 @@ async def store(tmp_path: Path) -> AsyncIterator[Mirror]:
 
 
 @pytest.fixture
-async def access(store: Mirror, clock: FakeClock, tmp_path: Path) -> Access:
-    made = Access(store, clock, tmp_path)
+async def access(store: Mirror, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Access]:
+    made = Access(store, clock, tmp_path, realms={"pam": FakePam(), "pve": PveRealm(CHEAP)})
     await bootstrap(made)
-    return made
+    yield made
+    made.audit.close()
 
 
 async def put_user(access: Access, userid: str, **more: object) -> None:
