@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from functools import cache
 
-from panal.api import access, access_domains, access_groups, access_users, index, node_panal, pools, version
+from panal.api import (
+    access,
+    access_domains,
+    access_groups,
+    access_users,
+    cluster,
+    cluster_options,
+    cluster_resources,
+    index,
+    node_network,
+    node_panal,
+    node_series,
+    node_system,
+    node_tasks,
+    nodes,
+    pools,
+    version,
+)
 from panal.api.table import Routes, Table
 
 ALL: tuple[Routes, ...] = (
@@ -14,7 +31,15 @@ ALL: tuple[Routes, ...] = (
     access_users.routes,
     pools.routes,
     version.routes,
+    nodes.routes,
+    node_system.routes,
+    node_network.routes,
+    node_series.routes,
+    node_tasks.routes,
     node_panal.routes,
+    cluster.routes,
+    cluster_options.routes,
+    cluster_resources.routes,
 )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from panal.api.resource_rows import ResourceRows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,3 +40,5 @@ class Services:
     series: Series
     sampler: Sampler
     guests: Guests
+    rows: ResourceRows = field(default_factory=ResourceRows)
+    """kept rows of big lists"""

@@ -96,6 +96,9 @@ FORMATS: Final[dict[str, Callable[[str], None]]] = {
     "pve-snapshot": _regex(r"[a-zA-Z][a-zA-Z0-9_-]{1,39}", "a valid snapshot name (a letter first, at most 40)"),
     "dns-name": _regex(rf"{_LABEL}(\.{_LABEL})*", "a valid DNS name"),
     "mac-addr": _mac,
+    # the first byte is even: a unicast address
+    "mac-prefix": _regex(r"[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){0,2}:?", "a MAC address prefix, like BC:24:11"),
+    "pve-task-status-type": _regex(r"ok|warning|error|unknown", "one of ok, warning, error, unknown"),
     "ip": _ip,
     "CIDR": _cidr,
     "address": _address,

@@ -32,6 +32,7 @@ from panal.cluster.store import Mirror, SealedStore, SqliteStore
 from panal.cluster.store.sealed import load_key
 from panal.core.clock import SystemClock
 from panal.core.errors import Failed
+from panal.daemon import measure
 from panal.daemon.server import Server
 from panal.guests import Guests, boot
 from panal.guests.drivers.base import GuestDriver
@@ -93,6 +94,7 @@ async def run_node(settings: Settings, stack: AsyncExitStack) -> Services:
         _log.info("recovered", task=entry.upid, kind=entry.kind, finished=entry.committed)
     guests.live.start()
     stack.push_async_callback(guests.live.close)
+    measure.add_sources(services)
     services.sampler.start()
     stack.push_async_callback(services.sampler.close)
     upkeep = asyncio.create_task(_upkeep(settings, services), name="upkeep")
@@ -129,7 +131,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     guests = Guests.build(node, incarnation, store, tasks, storages, driver, clock)
     return Services(
         node, state, settings.run, clock, store, tasks, access, storages, NodeInfo.build(node, clock), Network(), series,
-        Sampler(series, clock, _source_error), guests,
+        Sampler(series, clock, measure.on_error), guests,
     )  # fmt: skip
 
 
@@ -186,10 +188,6 @@ async def _certificate(settings: Settings, store: Mirror, web: privileges.Accoun
     certificates.write_private(directory / "node.key", key, owner)
     certificates.write_private(directory / "node.pem", chain, owner)
     certificates.write_private(directory / "ca.pem", ca.pem, owner)
-
-
-def _source_error(what: str, error: BaseException) -> None:
-    _log.warning("measuring failed", what=what, error=str(error))
 
 
 def _task_error(upid: str, error: BaseException) -> None:

@@ -126,10 +126,9 @@ class Sampler:
         await self._series.forget(kind, subject)
 
     async def close(self) -> None:
-        """Stop; what the present minute had is written if the file still takes it."""
+        """Stop; what the present minute had is written. The series are closed by whoever opened them."""
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
         if self._minute is not None:
             await self._flush(self._minute)
-        self._series.close()

@@ -182,6 +182,7 @@ def sample(info: NodeInfo) -> dict[str, float]:
     shares, mem, swapped, root = info.meter.read(), memory(info), swap(info), root_usage(info)
     netin, netout = network_bytes(info)
     return {
+        "uptime": uptime_s(info),
         "loadavg": float(load(info)[0]),
         "maxcpu": cpuinfo(info)["cpus"],
         "cpu": shares.busy,

@@ -34,12 +34,16 @@ _JOURNAL = (
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which tasks to list; None means any. `status`: ok, warning, error, unknown. Times in seconds."""
+    """Which tasks to list; None means any. `statuses`: ok, warning, error, unknown. Times in seconds.
+
+    `owner`: a user, or any of his tokens; `user_part`: some part of the name.
+    """
 
     running: bool | None = None
     id: str | None = None
     user: str | None = None
     owner: str | None = None
+    user_part: str | None = None
     type: str | None = None
     since: float | None = None
     until: float | None = None
@@ -128,6 +132,9 @@ def _where(want: Filter) -> tuple[str, list[object]]:
     if want.owner is not None:  # the user or any of his tokens
         tests.append("(user = ? or substr(user, 1, ?) = ?)")
         values += [want.owner, len(want.owner) + 1, want.owner + "!"]
+    if want.user_part is not None:
+        tests.append("instr(lower(user), ?) > 0")
+        values.append(want.user_part.lower())
     if want.since is not None:
         tests.append("started >= ?")
         values.append(want.since)
