@@ -27,6 +27,7 @@ from panal.client.connection import AdminSocket
 from panal.core.errors import PanalError
 
 START_TIMEOUT_S = 60.0
+WEB_USER = "nobody"
 
 
 @dataclass
@@ -106,10 +107,10 @@ def node(driver: str = "qemu", populate: int = 0) -> Iterator[BenchNode]:
     log = (directory / "log").open("ab")
     try:
         paneld = [*python, "panal.daemon.main", "--state", str(directory / "state"), *base, "--node", "bench"]
-        paneld += ["--driver", driver, *(["--populate", str(populate)] if populate else [])]
+        paneld += ["--driver", driver, "--web-user", WEB_USER, *(["--populate", str(populate)] if populate else [])]
         started.processes.append(subprocess.Popen(paneld, env=env, stdout=log, stderr=log))
         _wait(started, lambda: started.admin.call("GET", "/version"))
-        web = [*python, "panal.web_front.main", *base, "--listen", f"127.0.0.1:{port}"]
+        web = [*python, "panal.web_front.main", *base, "--listen", f"127.0.0.1:{port}", "--user", WEB_USER]
         started.processes.append(subprocess.Popen(web, env=env, stdout=log, stderr=log))
         token = started.admin.call("POST", "/access/users/root@pam/token/bench", {"privsep": 0}).data
         started.token = f"{token['full-tokenid']}={token['value']}"

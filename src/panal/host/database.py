@@ -28,6 +28,7 @@ class Database:
         `exclusive`: no other process (nor another `Database`) may open the file while this one does: Failed there.
         """
         self.path = path
+        self._closed = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=path.name)
         try:
             self._db = self._pool.submit(self._open, path, schema, durable, exclusive).result()
@@ -88,6 +89,8 @@ class Database:
         return result
 
     def close(self) -> None:
-        """Close the file; later calls raise RuntimeError."""
-        self._pool.submit(self._db.close).result()
-        self._pool.shutdown()
+        """Close the file; later calls raise RuntimeError, another `close` does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._pool.submit(self._db.close).result()
+            self._pool.shutdown()
