@@ -103,7 +103,7 @@ unshare --mount --pid --uts --fork --kill-child --propagation private bash -c '
     while IFS= read -r place; do
         [ -d "$place" ] || continue
         mkdir -p "$root$place"; mount --bind -o ro "$place" "$root$place"
-    done < <(env | sed -n "s/^PIP_[A-Z_]*=\(file:\/\/\)\?\(\/[^ ]*\)$/\2/p"; python3 -m pip config list 2>/dev/null | grep -oE "(file://)?/[^ '"'"']+" | sed "s#^file://##" | sort -u)
+    done < <(env | sed -n "s/^PIP_[A-Z_]*=\(file:\/\/\)\?\(\/[^ ]*\)$/\2/p"; python3 -m pip config list 2>/dev/null | grep -oE "(file://)?/[^ '"'"']+" | sed "s#^file://##" | cut -d/ -f1-3 | sort -u)
     keep=$(env | grep -E "^(PIP_|NPM_CONFIG_|npm_config_|SSL_CERT_|REQUESTS_CA|NODE_EXTRA_CA|CURL_CA|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|PANAL_DEMO_PORT)" || true)
     mapfile -t keep <<<"$keep"
     exec chroot "$root" /usr/bin/env -i "${keep[@]:-A=b}" HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb /srv/prove "$@"

@@ -27,16 +27,20 @@ NAMES = ("paneld", "panal-web")
 def commands(place: Place, facts: Facts) -> dict[str, list[str]]:
     """How each daemon is started, in order."""
     return {
-        "paneld": ["panal.daemon.main", "--state", str(place.node), "--run", str(place.run), "--node", facts.node],
-        "panal-web": ["panal.web_front.main", "--run", str(place.run), "--listen", f"127.0.0.1:{facts.port}"],
-    }
+        "paneld": [
+            "panal.daemon.main", "--state", str(place.node), "--run", str(place.run),
+            "--node", facts.node, "--web-user", facts.web_user,
+        ],
+        "panal-web": [
+            "panal.web_front.main", "--run", str(place.run),
+            "--listen", f"127.0.0.1:{facts.port}", "--user", facts.web_user,
+        ],
+    }  # fmt: skip
 
 
 def start(place: Place, facts: Facts, names: Sequence[str] = NAMES) -> list[str]:
     """Start those that do not run or run older code; returns which were started. They answer when this returns."""
-    for directory, mode in ((place.log, 0o700), (place.run, 0o711)):
-        directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(mode)
+    place.prepare()
     code = os.environ["PYTHONPATH"]
     wanted = {name: argv for name, argv in commands(place, facts).items() if name in names}
     if any(_record(place, name).get("code") not in (None, code) for name in NAMES):

@@ -69,7 +69,7 @@ def ensure_storage(api: Https, place: Place) -> None:
     api.call(
         "POST",
         "/storage",
-        {"storage": STORAGE, "type": "dir", "path": str(place.images), "content": "images,iso,snippets"},
+        {"storage": STORAGE, "type": "dir", "path": str(place.images), "content": "images,iso,snippets,import"},
     )
 
 
@@ -80,16 +80,17 @@ def exists(api: Https, facts: Facts) -> bool:
 
 
 def create(api: Https, facts: Facts, disk: Path, say: Say) -> None:
-    """Upload the disk as a volume of VM 100, then create the VM around it."""
+    """Upload the disk, make a volume of VM 100 out of it, then create the VM around that."""
+    at, upload = f"/nodes/{facts.node}/storage/{STORAGE}", f"{STORAGE}:import/demo-guest.qcow2"
     with disk.open("rb") as file:
-        volume = api.upload(
-            f"/nodes/{facts.node}/storage/{STORAGE}/panal/volume",
-            {"vmid": str(facts.vmid), "format": "qcow2"}, file, disk.name, lambda sent, total: None,
-        ).data  # fmt: skip
-    if str(volume).startswith("UPID:"):
-        wait(api, volume)
-        content = api.call("GET", f"/nodes/{facts.node}/storage/{STORAGE}/content", {"vmid": facts.vmid}).data
-        volume = content[-1]["volid"]
+        fields = {"content": "import"}
+        wait(api, api.upload(f"{at}/upload", fields, file, "demo-guest.qcow2", lambda sent, total: None).data)
+    content = api.call("GET", f"{at}/content", {"vmid": facts.vmid}).data
+    numbers = {int(found[1]) for row in content if (found := re.search(r"disk-(\d+)", row["volid"]))}
+    name = f"vm-{facts.vmid}-disk-{max(numbers, default=-1) + 1}.qcow2"
+    wait(api, api.call("POST", f"{at}/panal/volume", {"vmid": facts.vmid, "filename": name, "source": upload}).data)
+    wait(api, api.call("DELETE", f"{at}/content/{upload}").data)
+    volume = f"{STORAGE}:{facts.vmid}/{name}"
     say(f"the guest's disk is {volume}")
     network = f"virtio,bridge={facts.bridge}" if facts.bridge else "virtio"
     upid = api.call(

@@ -59,6 +59,7 @@ def up(place: Place) -> int:
     """All steps; quick when all is there."""
     began = time.monotonic()
     facts = place.facts or _decide(place)
+    place.prepare()
     if facts.bridge and facts.subnet:
         bridge.make(place, facts.subnet)
     started = daemons.start(place, facts)

@@ -31,6 +31,7 @@ class Facts:
     subnet: str | None
     vmid: int = 100
     made_user: bool = False
+    web_user: str = "panal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,12 @@ class Place:
             return Facts(**json.loads((self.state / "demo.json").read_text()))
         except FileNotFoundError:
             return None
+
+    def prepare(self) -> None:
+        """The directories that daemons and bridge write into; sockets may be reached by panal-web's user."""
+        for directory, mode in ((self.log, 0o700), (self.run, 0o711)):
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(mode)
 
     def keep(self, facts: Facts) -> None:
         """Write `demo.json`."""
