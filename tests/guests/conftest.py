@@ -22,3 +22,15 @@ def guest_disk() -> Path:
         return build(CACHE)
     except ImageError as error:
         pytest.skip(f"no guest disk: {error}")
+
+
+@pytest.fixture
+async def rig():
+    """A real QEMU driver; everything it started is gone afterwards."""
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("qemu-system-x86_64 is not installed")
+    from tests.guests.qemu_rig import Rig
+
+    made = await Rig.open()
+    yield made
+    await made.close()

@@ -31,7 +31,6 @@ from panal.cluster.incarnation import read_boot_id, register
 from panal.cluster.store import Mirror, SealedStore, SqliteStore
 from panal.cluster.store.sealed import load_key
 from panal.core.clock import SystemClock
-from panal.core.errors import Failed
 from panal.daemon import measure
 from panal.daemon.server import Server
 from panal.guests import Guests, boot
@@ -138,7 +137,10 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
 async def _driver(settings: Settings) -> GuestDriver:
     if settings.driver == "fake":
         return FakeDriver()
-    raise Failed("the QEMU driver is not there yet")
+    from panal.guests.drivers.qemu import QemuDriver
+    from panal.network import Ports
+
+    return await QemuDriver.open(settings.run, settings.node, Ports())
 
 
 async def _upkeep(settings: Settings, services: Services) -> None:

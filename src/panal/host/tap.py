@@ -110,3 +110,8 @@ def _up(control: socket.socket, name: str) -> None:
     answer = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16sH22x", name.encode(), 0))
     flags = struct.unpack("16sH22x", answer)[1]
     fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), flags | _IFF_UP))
+
+
+def mtu(name: str) -> int:
+    """The interface's MTU."""
+    return int((_NET / name / "mtu").read_text())

@@ -1,0 +1,78 @@
+"""After a restart of the daemon: find every QEMU of ours that still runs, clean up after those that do not.
+
+Called by the driver's `adopt`. Invariant: afterwards every process whose messages go to our run directory is either held by the
+driver or gone; a QEMU without a record never ran its vCPUs (records.py), so killing it loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from panal.core.errors import PanalError
+from panal.guests.drivers.qemu.guest import Guest
+from panal.guests.drivers.qemu.launch import Host
+from panal.guests.drivers.qemu.qmp import Event, Monitor
+from panal.guests.drivers.qemu.records import MONITORS
+from panal.host import process
+
+_CONNECT_S: Final = 3
+
+
+async def adopt(host: Host, handler: Callable[[int], Callable[[Event], None]]) -> list[Guest]:
+    """All guests that run; those that hang too, without a monitor, so that they can be stopped."""
+    found: list[Guest] = []
+    for vmid in host.places.vmids():
+        record = host.places.read(vmid)
+        held = process.find(record.pid, record.started) if record else None
+        if record is None or held is None:
+            continue
+        found.append(Guest(record, held, None))
+    _kill_strays(host, {g.process.pid for g in found})
+    kept = {g.vmid for g in found}
+    for vmid in host.places.vmids():
+        if vmid not in kept:
+            host.places.remove(vmid)
+    for name in host.cgroups.names():
+        if not (name.isdigit() and int(name) in kept):
+            host.cgroups.remove(name)
+    await asyncio.gather(*(_connect(host, guest, handler(guest.vmid)) for guest in found))
+    return found
+
+
+async def _connect(host: Host, guest: Guest, on_event: Callable[[Event], None]) -> None:
+    for name in MONITORS:  # the second one when a daemon that hangs still holds the first
+        path = host.places.directory(guest.vmid) / name
+        with contextlib.suppress(PanalError):
+            guest.monitor = await Monitor.connect(path, on_event, _CONNECT_S)
+            guest.version = guest.monitor.version
+            state = await guest.call("query-status")
+            guest.status = str(state["status"])
+            return
+    guest.status = "unknown"
+
+
+def _kill_strays(host: Host, known: set[int]) -> None:
+    """Processes that write into our directory and that no record names: from a start that was cut off."""
+    base = str(host.places.base) + "/"
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) in known:
+            continue
+        try:
+            target = str((entry / "fd" / "2").readlink())
+            pidfd = os.pidfd_open(int(entry.name))
+        except OSError:
+            continue
+        try:
+            # asked again under the pidfd: from here on the number means this process
+            if target.startswith(base) and str((entry / "fd" / "2").readlink()) == target:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except OSError:
+            continue
+        finally:
+            os.close(pidfd)
