@@ -13,6 +13,7 @@ import datetime
 import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +34,7 @@ from panal.cluster.store.sealed import load_key
 from panal.core.clock import SystemClock
 from panal.daemon import measure
 from panal.daemon.server import Server
-from panal.guests import Guests, boot
+from panal.guests import Guests, boot, in_use, operations
 from panal.guests.drivers.base import GuestDriver
 from panal.guests.drivers.fake import FakeDriver
 from panal.host import privileges
@@ -87,6 +88,9 @@ async def run_node(settings: Settings, stack: AsyncExitStack) -> Services:
     guests = services.guests
     await bootstrap(services.access)
     await services.storages.ensure_default()
+    operations.register(guests)
+    services.storages.in_use = partial(in_use.user_of, guests)
+    services.storages.storage_in_use = partial(in_use.user_of_storage, guests)
     settled = await boot.settle(guests, lambda line: _log.info("settle", what=line))
     _log.info("guests", adopted=settled.adopted, killed=settled.killed, released=settled.released)
     for entry in await services.tasks.start():
