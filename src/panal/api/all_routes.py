@@ -20,6 +20,7 @@ from panal.api import (
     node_tasks,
     nodes,
     pools,
+    qemu_config,
     version,
 )
 from panal.api.table import Routes, Table
@@ -30,6 +31,7 @@ ALL: tuple[Routes, ...] = (
     access_groups.routes,
     access_users.routes,
     pools.routes,
+    qemu_config.routes,
     version.routes,
     nodes.routes,
     node_system.routes,

@@ -5,13 +5,12 @@ Declarations and translation only; what a change means is in `guests/config`, ho
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from panal.api.call import Call
-from panal.api.params import DIGEST, NODE, SKIPLOCK, VMID
+from panal.api.params import NODE, SKIPLOCK, VMID
 from panal.api.permission import perm
-from panal.api.qemu_params import CHANGE_PARAMS, CONFIG_PARAMS, DRIVE_NAMES, IMPORT_STORAGE, UNUSED_NAMES
+from panal.api.qemu_params import CHANGE_PARAMS, CONFIG_DIGEST, CONFIG_PARAMS, DRIVE_NAMES, IMPORT_STORAGE, UNUSED_NAMES
 from panal.api.qemu_rights import authorizer
 from panal.api.table import Param, Routes
 from panal.core.errors import BadInput, Failed, Forbidden, Unsupported
@@ -89,7 +88,7 @@ async def vm_pending(call: Call) -> list[dict[str, Any]]:
 
 @routes.put(
     "/nodes/{node}/qemu/{vmid}/config", "Change the configuration and wait until it is done.",
-    permission=CHANGE, forward="node", params=[NODE, VMID, *CONFIG_PARAMS, *CHANGE_PARAMS, DIGEST, SKIPLOCK],
+    permission=CHANGE, forward="node", params=[NODE, VMID, *CONFIG_PARAMS, *CHANGE_PARAMS, CONFIG_DIGEST, SKIPLOCK],
     returns="null",
 )  # fmt: skip
 async def update_vm(call: Call) -> None:
@@ -102,7 +101,7 @@ async def update_vm(call: Call) -> None:
     "/nodes/{node}/qemu/{vmid}/config", "Change the configuration as a task.",
     permission=CHANGE, forward="node",
     params=[
-        NODE, VMID, *CONFIG_PARAMS, *CHANGE_PARAMS, DIGEST, SKIPLOCK, IMPORT_STORAGE,
+        NODE, VMID, *CONFIG_PARAMS, *CHANGE_PARAMS, CONFIG_DIGEST, SKIPLOCK, IMPORT_STORAGE,
         Param("background_delay", "integer", "Seconds to wait for the end of the task; null is the answer if it came.",
               minimum=1, maximum=30),
     ],
@@ -119,7 +118,7 @@ async def update_vm_async(call: Call) -> str | None:
         return upid
     try:
         record = await call.services.tasks.wait(upid, delay)
-    except (TimeoutError, asyncio.TimeoutError):
+    except TimeoutError:
         return upid
     if record.status not in (None, "OK") and not str(record.status).startswith("WARNINGS"):
         raise Failed(f"failed to update VM {call.params['vmid']}: {record.status}")
@@ -130,7 +129,7 @@ async def update_vm_async(call: Call) -> str | None:
     "/nodes/{node}/qemu/{vmid}/resize", "Grow a disk, also while the machine runs.",
     permission=perm("/vms/{vmid}", "VM.Config.Disk"), forward="node",
     params=[
-        NODE, VMID, DIGEST, SKIPLOCK,
+        NODE, VMID, CONFIG_DIGEST, SKIPLOCK,
         Param("disk", "string", "The drive.", required=True, enum=DRIVE_NAMES),
         Param("size", "string", "New size (32G), or with + what to add (+10G).", required=True,
               pattern=r"\+?\d+(\.\d+)?[KMGT]?"),
@@ -170,7 +169,7 @@ async def unlink(call: Call) -> None:
     "/nodes/{node}/qemu/{vmid}/move_disk", "Move a disk of a stopped machine to another storage, or change its format.",
     permission=perm("/vms/{vmid}", "VM.Config.Disk"), forward="node",
     params=[
-        NODE, VMID, DIGEST,
+        NODE, VMID, CONFIG_DIGEST,
         Param("disk", "string", "The drive.", required=True, enum=(*DRIVE_NAMES, *UNUSED_NAMES)),
         Param("storage", "string", "Where to.", format="pve-storage-id"),
         Param("format", "string", "Format of the copy; as the source's when the storage can.", enum=("raw", "qcow2", "vmdk")),

@@ -6,8 +6,10 @@ whatever else a value must fulfil, `guests/config` checks again for every route 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
+from panal.api.params import DIGEST
 from panal.api.table import Param
 from panal.guests.config.key import Key
 from panal.guests.config.keys import KEYS
@@ -35,7 +37,9 @@ CHANGE_PARAMS: Final = (
         requires="delete",
     ),
 )
-"""what configure takes beside the keys (and DIGEST, SKIPLOCK)"""
+"""what configure takes beside the keys (and CONFIG_DIGEST, SKIPLOCK)"""
+
+CONFIG_DIGEST: Final = replace(DIGEST, max_length=40)
 
 IMPORT_STORAGE: Final = Param(
     "import-working-storage", "string", "Storage for what importing a disk unpacks (imports come later).",

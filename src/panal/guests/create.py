@@ -8,7 +8,8 @@ from typing import Final
 from panal.core.errors import BadInput, Conflict, PanalError
 from panal.guests.config.generate import identity, with_macs
 from panal.guests.context import Guests, queue_of
-from panal.guests.making import place, reserve_step, unlock_step
+from panal.guests.disks import plan_disks
+from panal.guests.making import reserve_step, unlock_step
 from panal.guests.start import run_guest
 from panal.guests.volumes import Planned, allocate_step
 from panal.tasks.model import Task
@@ -29,7 +30,7 @@ async def plan_create(guests: Guests, vmid: int, config: Mapping[str, str]) -> A
         raise Conflict(f"unable to create VM {vmid} - VM {vmid} already exists on node '{guests.node}'", vmid=vmid)
     if config.get("template") == "1":
         raise BadInput("template", "a new VM cannot be a template at once: create it, then convert it")
-    placed, volumes = await place(guests, vmid, finished_config(guests, config))
+    placed, volumes = await plan_disks(guests, vmid, finished_config(guests, config))
     return {"vmid": vmid, "config": placed, "birth": guests.word(), "volumes": [v.json() for v in volumes]}
 
 

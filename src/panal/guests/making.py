@@ -12,10 +12,8 @@ from typing import Final
 
 from panal.cluster.store import MAX_OPERATIONS, Absent, Delete, Json, Put
 from panal.core.errors import BadInput, Conflict, NotFound
-from panal.guests.config import Drive, format_drive, read_drives
 from panal.guests.context import Guests
 from panal.guests.model import claim_key, config_key, new_record, reservation_key, run_key
-from panal.guests.volumes import Namer, Planned, split
 from panal.storage.drivers.base import StorageDriver
 from panal.tasks.steps import Step
 
@@ -115,31 +113,3 @@ def choose_format(driver: StorageDriver, wanted: str | None, fallback: str | Non
     if wanted is not None:
         return wanted
     return fallback if fallback in formats else driver.capabilities.default_format
-
-
-async def place(guests: Guests, vmid: int, config: Mapping[str, str]) -> tuple[dict[str, str], list[Planned]]:
-    """Choose a name for every new volume; check that the others exist. The configuration as it will be, and what to make."""
-    out = dict(config)
-    made: list[Planned] = []
-    namer = Namer(guests, vmid)
-    for drive in read_drives(config, unused=True):
-        if drive.new is not None:
-            driver = image_driver(guests, drive.new.storage, drive.key)
-            fmt = choose_format(driver, drive.fmt, None, drive.key)
-            size = drive.size or drive.new.size
-            name = await namer.disk(driver.id, fmt)
-            made.append(Planned(drive.key, driver.id, name, fmt, size))
-            out[drive.key] = format_drive(drive.on(made[-1].volid, size=size))
-        elif drive.volid is not None:
-            out[drive.key] = await _existing(guests, drive)
-    return out, made
-
-
-async def _existing(guests: Guests, drive: Drive) -> str:
-    storage, name = split(drive.volid or "")
-    try:
-        volume = await (await guests.storages.usable(storage)).info(name)
-    except NotFound as exc:
-        raise BadInput(drive.key, f"volume '{drive.volid}' does not exist: {exc}") from exc
-    known = drive.size is not None or drive.cdrom or drive.bus == "unused"
-    return format_drive(drive if known else drive.on(drive.file, size=volume.size))

@@ -6,7 +6,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from panal.guests import clone, create, delete, delsnapshot, rollback, snapshot, template
+from panal.guests import (
+    clone,
+    configure,
+    create,
+    delete,
+    delsnapshot,
+    move_disk,
+    resize,
+    rollback,
+    snapshot,
+    template,
+)
 from panal.guests.context import Guests
 from panal.tasks.steps import Args, Step
 
@@ -15,7 +26,10 @@ Builder = Callable[[Guests, Args], Sequence[Step]]
 BUILDERS: Final[dict[str, Builder]] = {
     create.KIND: create.build_create,
     clone.KIND: clone.build_clone,
+    configure.KIND: configure.build_configure,
     delete.KIND: delete.build_delete,
+    move_disk.KIND: move_disk.build_move,
+    resize.KIND: resize.build_resize,
     template.KIND: template.build_template,
     snapshot.KIND: snapshot.build_snapshot,
     delsnapshot.KIND: delsnapshot.build_delsnapshot,
