@@ -23,7 +23,9 @@ def add_sources(services: Services) -> None:
 
     async def guests() -> Mapping[str, Values]:
         out: dict[str, Values] = {}
-        for vmid, live in list(services.guests.live.running().items()):
+        for number, (vmid, live) in enumerate(list(services.guests.live.running().items())):
+            if number % 200 == 199:
+                await asyncio.sleep(0)  # sizes of new guests are parsed here
             guest = services.guests.catalog.get(vmid)
             if guest is None:
                 continue

@@ -7,6 +7,7 @@ when `run` returns. The schema version is checked at opening; a newer one than o
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -25,26 +26,25 @@ class Database:
     def __init__(self, path: Path, schema: Sequence[str], *, durable: bool, exclusive: bool = False) -> None:
         """`schema[n]` are the statements that lead from version n to n+1. Raises Failed for a newer or broken file.
 
-        `exclusive`: no other process (nor another `Database`) may open the file while this one does: Failed there.
+        `exclusive`: no second exclusive opener, in this process or another, while this one has the file: Failed there.
         """
         self.path = path
         self._closed = False
+        self._lock = _lock(path) if exclusive else None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=path.name)
         try:
-            self._db = self._pool.submit(self._open, path, schema, durable, exclusive).result()
+            self._db = self._pool.submit(self._open, path, schema, durable).result()
         except BaseException:
             self._pool.shutdown()
+            self._unlock()
             raise
 
     @staticmethod
-    def _open(path: Path, schema: Sequence[str], durable: bool, exclusive: bool) -> sqlite3.Connection:
+    def _open(path: Path, schema: Sequence[str], durable: bool) -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         try:
             db = sqlite3.connect(path, isolation_level=None)
-            if exclusive:
-                db.execute("pragma busy_timeout = 1000")
-                db.execute("pragma locking_mode = exclusive")
             db.execute("pragma journal_mode = wal")
             db.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
             (version,) = db.execute("pragma user_version").fetchone()
@@ -54,12 +54,6 @@ class Database:
             for number in range(version, len(schema)):
                 # executescript commits by itself, so the version goes into the same script
                 db.executescript(f"begin; {schema[number]}; pragma user_version = {number + 1}; commit;")
-            if exclusive:
-                db.executescript("begin immediate; commit;")
-        except sqlite3.OperationalError as exc:
-            if "locked" not in str(exc):
-                raise Failed(f"{path} cannot be opened: {exc}") from exc
-            raise Failed(f"{path} is in use by another process; is the daemon running already?") from exc
         except sqlite3.DatabaseError as exc:
             raise Failed(f"{path} cannot be opened: {exc}; restore it from a backup or move it away") from exc
         return db
@@ -94,3 +88,21 @@ class Database:
             self._closed = True
             self._pool.submit(self._db.close).result()
             self._pool.shutdown()
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _lock(path: Path) -> int:
+    """A lock beside the file (SQLite's own exclusive mode would keep readers out, too); gone with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(path.with_name(path.name + "-lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(fd)
+        raise Failed(f"{path} is in use by another process; is the daemon running already?") from exc
+    return fd

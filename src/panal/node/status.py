@@ -165,7 +165,7 @@ def status(info: NodeInfo) -> dict[str, Any]:
         "loadavg": load(info),
         "cpu": round(shares.busy, 6),
         "wait": round(shares.wait, 6),
-        "idle": 0,
+        "idle": round(shares.idle, 6),
         "cpuinfo": cpuinfo(info),
         "memory": memory(info),
         "swap": swap(info),

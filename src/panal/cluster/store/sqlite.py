@@ -63,7 +63,7 @@ def validate(checks: Sequence[Check], ops: Sequence[Op]) -> list[str | None]:
 
 
 class SqliteStore:
-    """Engine for one node. All watches are of this process: there is no other writer (an exclusive lock sees to it)."""
+    """Engine for one node. All watches are of this process: there is no other writer (a lock beside the file sees to it)."""
 
     def __init__(self, path: Path, history_revisions: int = HISTORY_REVISIONS) -> None:
         """Open or create the file; Failed when it is broken or newer than this version."""
