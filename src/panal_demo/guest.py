@@ -79,18 +79,29 @@ def exists(api: Https, facts: Facts) -> bool:
     return any(row["vmid"] == facts.vmid for row in rows)
 
 
-def create(api: Https, facts: Facts, disk: Path, say: Say) -> None:
-    """Upload the disk, make a volume of VM 100 out of it, then create the VM around that."""
-    at, upload = f"/nodes/{facts.node}/storage/{STORAGE}", f"{STORAGE}:import/demo-guest.qcow2"
+def make_disk(api: Https, facts: Facts, vmid: int, disk: Path) -> str:
+    """Upload the disk, make a volume of VM `vmid` out of it, forget the upload; the volume's id."""
+    at, upload = f"/nodes/{facts.node}/storage/{STORAGE}", f"{STORAGE}:import/{disk.stem}.qcow2"
     with disk.open("rb") as file:
-        fields = {"content": "import"}
-        wait(api, api.upload(f"{at}/upload", fields, file, "demo-guest.qcow2", lambda sent, total: None).data)
-    content = api.call("GET", f"{at}/content", {"vmid": facts.vmid}).data
+        wait(
+            api,
+            api.upload(
+                f"{at}/upload", {"content": "import"}, file, f"{disk.stem}.qcow2", lambda sent, total: None
+            ).data,
+        )
+    content = api.call("GET", f"{at}/content", {"vmid": vmid}).data
     numbers = {int(found[1]) for row in content if (found := re.search(r"disk-(\d+)", row["volid"]))}
-    name = f"vm-{facts.vmid}-disk-{max(numbers, default=-1) + 1}.qcow2"
-    wait(api, api.call("POST", f"{at}/panal/volume", {"vmid": facts.vmid, "filename": name, "source": upload}).data)
-    wait(api, api.call("DELETE", f"{at}/content/{upload}").data)
-    volume = f"{STORAGE}:{facts.vmid}/{name}"
+    name = f"vm-{vmid}-disk-{max(numbers, default=-1) + 1}.qcow2"
+    wait(api, api.call("POST", f"{at}/panal/volume", {"vmid": vmid, "filename": name, "source": upload}).data)
+    forgotten = api.call("DELETE", f"{at}/content/{quote(upload, safe='')}").data
+    if forgotten:
+        wait(api, forgotten)
+    return f"{STORAGE}:{vmid}/{name}"
+
+
+def create(api: Https, facts: Facts, disk: Path, say: Say) -> None:
+    """VM 100 around a disk made through the API."""
+    volume = make_disk(api, facts, facts.vmid, disk)
     say(f"the guest's disk is {volume}")
     network = f"virtio,bridge={facts.bridge}" if facts.bridge else "virtio"
     upid = api.call(

@@ -1,0 +1,1 @@
+"""Other people's clients drive a real node over HTTPS, unchanged."""
