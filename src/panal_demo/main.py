@@ -26,7 +26,7 @@ from panal_demo import bridge, daemons, guest
 from panal_demo.guest_image import ImageError, build
 from panal_demo.place import DemoError, Facts, Place, here
 
-WEB_USER = "panal"
+WEB_USER = os.environ.get("PANAL_DEMO_WEB_USER") or "panal"
 
 
 def main() -> int:
@@ -101,6 +101,7 @@ def _decide(place: Place) -> Facts:
         bridge=None if hindrance else bridge.NAME,
         subnet=None if hindrance else bridge.free_subnet(),
         made_user=made,
+        web_user=WEB_USER,
     )
     place.keep(facts)
     return facts
