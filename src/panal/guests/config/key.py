@@ -20,8 +20,9 @@ from panal.core import formats
 from panal.core.errors import BadInput
 from panal.core.props import PropertyError, Schema, number_text
 
-Status = Literal["done", "stored", "ignored"]
-"""done: QEMU gets it at start (or Panal acts on it); stored: kept and shown, no effect yet; ignored: obsolete"""
+Status = Literal["done", "stored", "refused", "ignored"]
+"""done: QEMU gets it at start, or Panal acts on it; stored: kept and shown, without effect yet; refused: kept and shown, but
+the guest does not start until it is removed; ignored: obsolete"""
 
 KeyType = Literal["string", "integer", "number", "boolean"]
 

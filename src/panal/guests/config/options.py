@@ -59,7 +59,7 @@ OPTION_KEYS: Final = (
     Key("keyboard", "string", "Keyboard of the console; the guest's own setting decides when not set.", (OPTIONS,),
         enum=("de", "de-ch", "da", "en-gb", "en-us", "es", "fi", "fr", "fr-be", "fr-ca", "fr-ch", "hu", "is", "it",
         "ja",
-              "lt", "mk", "nl", "no", "pl", "pt", "pt-br", "sv", "sl", "tr"), status="stored"),
+              "lt", "mk", "nl", "no", "pl", "pt", "pt-br", "sv", "sl", "tr")),
     Key("localtime", "boolean", "Real-time clock in local time; the default depends on ostype.", (OPTIONS,)),
     Key("startdate", "string", "Start value of the real-time clock.", (OPTIONS,), default="now",
         pattern=r"(now|\d{4}-\d{1,2}-\d{1,2}(T\d{1,2}:\d{1,2}:\d{1,2})?)"),
