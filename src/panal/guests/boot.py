@@ -1,6 +1,6 @@
 """The daemon's start: settle who runs what before anything is served, then start what is wanted.
 
-Called by `daemon/`: `settle` before `tasks.start()` and before the API listens; `autostart` after. Invariant (design 6.3,
+Called by `daemon/`: `begin` before `tasks.start()` and before the API listens; `autostart` after. Invariant (design 6.3,
 6.11): when `settle` returns, every process here is backed by a claim of this incarnation and its epoch, and every claim of this
 node is backed by a process.
 """
@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from panal.cluster.store import Put
 from panal.core.errors import PanalError
-from panal.guests import claims
+from panal.guests import claims, operations
 from panal.guests.config.read import startup
 from panal.guests.context import Guests, queue_of
 from panal.guests.drivers.base import Running
 from panal.guests.model import Guest, RunRecord, run_key
 from panal.guests.start import run_guest
+from panal.guests.stop import Reaper
 from panal.tasks.model import Task
 
 
@@ -28,6 +29,24 @@ class Settled:
     adopted: tuple[int, ...]
     killed: tuple[int, ...]
     released: tuple[int, ...]
+
+
+async def begin(guests: Guests, log: Callable[[str], None]) -> Settled:
+    """Everything that comes before `tasks.start()`: operations known, events heard, right to run settled, samples taken."""
+    operations.register(guests)
+    guests.reaper = Reaper(guests)
+    await guests.nextids.start()
+    settled = await settle(guests, log)
+    guests.live.start()
+    return settled
+
+
+async def end(guests: Guests) -> None:
+    """Let go; the guests run on. Call it after the tasks have ended."""
+    if guests.reaper is not None:
+        await guests.reaper.close()
+    await guests.live.close()
+    await guests.driver.close()
 
 
 async def settle(guests: Guests, log: Callable[[str], None]) -> Settled:

@@ -1,8 +1,8 @@
 """What every verb of guests takes: one object with the things they depend on.
 
 Built once by `daemon/` (`Guests.build`), kept in `api/services.py`. The order at the start of the daemon, each before the
-next: store and storages ready → `Guests.build` → `operations.register` → `boot.settle` (adopt, kill, free claims) →
-`tasks.start()` (undo or finish what a crash left) → serve → `boot.autostart`.
+next: store and storages ready → `Guests.build` → `boot.begin` (adopt, kill, free claims) → `tasks.start()` (undo or finish
+what a crash left) → serve → `boot.autostart`; `boot.end` at the end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from panal.cluster.incarnation import Incarnation
 from panal.cluster.store import Json, Mirror
@@ -24,6 +24,10 @@ from panal.guests.live import LiveTable
 from panal.guests.model import Guest, RunRecord, Snapshot, run_key, snapshot_key, snapshot_prefix
 from panal.storage.drivers.base import StorageDriver
 from panal.tasks.runner import Tasks
+
+if TYPE_CHECKING:
+    from panal.guests.nextid import NextIds
+    from panal.guests.stop import Reaper
 
 TURN_TIMEOUT_S: Final = 60.0
 
@@ -59,10 +63,20 @@ class Guests:
     """guest → what is being done with it now (`snapshot`, `rollback` …): shown as PVE's `lock`, hinders nobody"""
     readers: Counter[int] = field(default_factory=Counter)
     """templates that are being cloned, how many times: they must not go away meanwhile"""
+    facts: dict[int, object] = field(default_factory=dict)
+    """cache of status.py"""
+    nextids: NextIds = field(init=False)
+    reaper: Reaper | None = None
     on_removed: list[Callable[[int], Awaitable[None]]] = field(default_factory=list)
     """told of every removed guest, before its number is free again (pools, rights); must be idempotent"""
     on_created: list[Callable[[int, str, str], Awaitable[None]]] = field(default_factory=list)
     """told (number, pool, user) when a guest is to be put into a pool"""
+
+    def __post_init__(self) -> None:
+        """The reservations of numbers are part of the context."""
+        from panal.guests.nextid import NextIds
+
+        self.nextids = NextIds(self)
 
     @classmethod
     def build(

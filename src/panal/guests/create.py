@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from panal.core.errors import BadInput, Conflict, PanalError
+from panal.guests.config.change import State, plan_change
 from panal.guests.config.generate import identity, with_macs
+from panal.guests.config.wish import Wish
 from panal.guests.context import Guests, queue_of
 from panal.guests.disks import plan_disks
 from panal.guests.making import reserve_step, unlock_step
@@ -31,6 +33,9 @@ async def plan_create(guests: Guests, vmid: int, config: Mapping[str, str]) -> A
     if config.get("template") == "1":
         raise BadInput("template", "a new VM cannot be a template at once: create it, then convert it")
     placed, volumes = await plan_disks(guests, vmid, finished_config(guests, config))
+    plan_change(
+        State(vmid, {}, {}), Wish(set={k: v for k, v in placed.items() if k != "meta"})
+    )  # what only the whole tells
     return {"vmid": vmid, "config": placed, "birth": guests.word(), "volumes": [v.json() for v in volumes]}
 
 
