@@ -13,6 +13,7 @@ from panal.api import (
     cluster_options,
     cluster_resources,
     index,
+    nextid,
     node_network,
     node_panal,
     node_series,
@@ -20,7 +21,11 @@ from panal.api import (
     node_tasks,
     nodes,
     pools,
+    qemu,
     qemu_config,
+    qemu_console,
+    qemu_snapshot,
+    qemu_status,
     version,
 )
 from panal.api.table import Routes, Table
@@ -42,6 +47,11 @@ ALL: tuple[Routes, ...] = (
     cluster.routes,
     cluster_options.routes,
     cluster_resources.routes,
+    nextid.routes,
+    qemu.routes,
+    qemu_status.routes,
+    qemu_snapshot.routes,
+    qemu_console.routes,
 )
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from panal.api.call import Call
 from panal.api.permission import AnyUser
 from panal.api.table import Param, Routes
-from panal.core.errors import BadInput
-from panal.core.props import Schema
-from panal.guests.nextid import LOWER, UPPER, check_free
+from panal.cluster.options import vmid_range
+from panal.guests.nextid import check_free
 
 routes = Routes("cluster")
-
-_RANGE = Schema.of("lower:integer upper:integer")
 
 
 @routes.get(
@@ -27,11 +24,5 @@ async def next_id(call: Call) -> str:
     guests = call.services.guests
     if "vmid" in call.params:
         return str(check_free(guests, call.params["vmid"]))
-    options = call.services.store.value("options") or {}
-    text = str(options.get("next-id") or (options.get("options") or {}).get("next-id") or "")
-    try:
-        bounds = _RANGE.parse(text) if text else {}
-        lower, upper = int(bounds.get("lower", LOWER)), int(bounds.get("upper", UPPER))
-    except ValueError as exc:
-        raise BadInput("vmid", f"'next-id' in the datacenter's options cannot be read: {exc}") from None
+    lower, upper = vmid_range(call.services.store)
     return str(await guests.nextids.next_id(call.rights.userid, lower, upper))

@@ -19,7 +19,7 @@ from typing import Final
 
 import structlog
 
-from panal.access import Access
+from panal.access import Access, pools
 from panal.access.authenticate import authenticate
 from panal.access.bootstrap import bootstrap
 from panal.api.all_routes import table
@@ -34,9 +34,10 @@ from panal.cluster.store.sealed import load_key
 from panal.core.clock import SystemClock
 from panal.daemon import measure
 from panal.daemon.server import Server
-from panal.guests import Guests, boot, in_use, operations
+from panal.guests import Guests, boot
 from panal.guests.drivers.base import GuestDriver
-from panal.guests.drivers.fake import FakeDriver
+from panal.guests.drivers.fake import FakeDriver, image_snapshot
+from panal.guests.in_use import user_of, user_of_storage
 from panal.host import privileges
 from panal.network import Network
 from panal.node import NodeInfo, Sampler, Series
@@ -88,15 +89,10 @@ async def run_node(settings: Settings, stack: AsyncExitStack) -> Services:
     guests = services.guests
     await bootstrap(services.access)
     await services.storages.ensure_default()
-    operations.register(guests)
-    services.storages.in_use = partial(in_use.user_of, guests)
-    services.storages.storage_in_use = partial(in_use.user_of_storage, guests)
-    settled = await boot.settle(guests, lambda line: _log.info("settle", what=line))
+    settled = await boot.begin(guests, lambda line: _log.info("settle", what=line))
     _log.info("guests", adopted=settled.adopted, killed=settled.killed, released=settled.released)
     for entry in await services.tasks.start():
         _log.info("recovered", task=entry.upid, kind=entry.kind, finished=entry.committed)
-    guests.live.start()
-    stack.push_async_callback(guests.live.close)
     measure.add_sources(services)
     services.sampler.start()
     stack.push_async_callback(services.sampler.close)
@@ -124,23 +120,32 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     incarnation = await register(store, node, read_boot_id(settings.run))
     access = Access(store, clock, state)
     tasks = Tasks(node, state / "tasks", clock, _task_error)
-    stack.push_async_callback(tasks.close)
     storages = Storages(store=store, state=state, clock=clock, node=node)
     stack.push_async_callback(storages.close)
     series = Series(state / "series.db")
     stack.callback(series.close)
     driver = await _driver(settings)
-    stack.push_async_callback(driver.close)
     guests = Guests.build(node, incarnation, store, tasks, storages, driver, clock)
+    _acquaint(guests, storages, access)
+    stack.push_async_callback(boot.end, guests)
+    stack.push_async_callback(tasks.close)  # before the driver goes: a task that is stopped undoes through it
     return Services(
         node, state, settings.run, clock, store, tasks, access, storages, NodeInfo.build(node, clock), Network(), series,
         Sampler(series, clock, measure.on_error), guests,
     )  # fmt: skip
 
 
+def _acquaint(guests: Guests, storages: Storages, access: Access) -> None:
+    """Nouns that do not import each other, but must hear of each other."""
+    storages.in_use = partial(user_of, guests)
+    storages.storage_in_use = partial(user_of_storage, guests)
+    guests.on_removed.append(partial(pools.forget_guest, access))
+    guests.on_created.append(lambda vmid, pool, user: pools.join(access, pool, vmid))
+
+
 async def _driver(settings: Settings) -> GuestDriver:
     if settings.driver == "fake":
-        return FakeDriver()
+        return FakeDriver(disk_snapshot=image_snapshot)
     from panal.guests.drivers.qemu import QemuDriver
     from panal.network import Ports
 

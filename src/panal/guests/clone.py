@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from panal.cluster.options import mac_prefix
 from panal.core.errors import BadInput, Conflict
 from panal.guests.config import Drive, format_drive, read_drives
 from panal.guests.config.drives import drive_bus
@@ -45,7 +46,7 @@ def cloned_config(guests: Guests, guest: Guest, want: CloneRequest) -> dict[str,
     if want.snapshot is not None:
         source = guests.snapshot(guest.vmid, want.snapshot).config
     config = {k: v for k, v in source.items() if k not in _NOT_CLONED and drive_bus(k) != "unused"}
-    config = fresh_identity(fresh_macs(config, guests.rng.randbytes), guests.rng.randbytes)
+    config = fresh_identity(fresh_macs(config, guests.rng.randbytes, mac_prefix(guests.store)), guests.rng.randbytes)
     config["name"] = want.name or f"Copy-of-{'VM-' if 'name' not in config else ''}{config.get('name', guest.vmid)}"
     if want.description is not None:
         config["description"] = want.description

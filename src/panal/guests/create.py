@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from panal.cluster.options import mac_prefix
 from panal.core.errors import BadInput, Conflict, PanalError
 from panal.guests.config.change import State, plan_change
 from panal.guests.config.generate import identity, with_macs
@@ -22,7 +23,7 @@ KIND: Final = "create"
 
 def finished_config(guests: Guests, config: Mapping[str, str]) -> dict[str, str]:
     """With what is made once: addresses of network cards, the machine's UUID."""
-    out = identity(with_macs(config, guests.rng.randbytes), guests.rng.randbytes)
+    out = identity(with_macs(config, guests.rng.randbytes, mac_prefix(guests.store)), guests.rng.randbytes)
     return {**out, "meta": f"ctime={int(guests.clock.wall_s())}"}
 
 

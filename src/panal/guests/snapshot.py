@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from panal.cluster.store import Absent, Delete, Json, Put
+from panal.core import formats
 from panal.core.errors import BadInput, Conflict, PanalError
 from panal.guests.config import Drive, read_drives
 from panal.guests.config.drives import volume_owner
@@ -54,6 +55,10 @@ async def plan_snapshot(
 ) -> Args:
     """What it will do, as JSON. BadInput on `snapname`, Conflict."""
     guest = guests.get(vmid)
+    try:
+        formats.check("pve-snapshot", name)
+    except ValueError as exc:
+        raise BadInput("snapname", str(exc)) from None
     if name in RESERVED:
         raise BadInput("snapname", f"'{name}' cannot be the name of a snapshot")
     present = guests.snapshots(vmid)

@@ -153,25 +153,25 @@ async def test_snapshots_nest_and_roll_back(world: World) -> None:
         guests = node.guests
         await made(node)
         write(world, "one")
-        await node.ok(await snapshot(guests, 100, "a", USER, description="first"))
+        await node.ok(await snapshot(guests, 100, "s1", USER, description="first"))
         write(world, "two")
         await guests.update(100, config={**guests.get(100).config, "cores": "3"})
-        await node.ok(await snapshot(guests, 100, "b", USER))
+        await node.ok(await snapshot(guests, 100, "s2", USER))
         write(world, "three")
-        assert [(s.name, s.parent) for s in guests.snapshots(100)] == [("a", None), ("b", "a")]
-        assert guests.get(100).parent == "b"
-        await node.ok(await rollback(guests, 100, "a", USER))
+        assert [(s.name, s.parent) for s in guests.snapshots(100)] == [("s1", None), ("s2", "s1")]
+        assert guests.get(100).parent == "s2"
+        await node.ok(await rollback(guests, 100, "s1", USER))
         assert disk(world) == "one"
         assert "cores" not in guests.get(100).config
-        assert guests.get(100).parent == "a"
-        await node.ok(await rollback(guests, 100, "b", USER, start=True))
+        assert guests.get(100).parent == "s1"
+        await node.ok(await rollback(guests, 100, "s2", USER, start=True))
         assert disk(world) == "two"
         assert guests.get(100).config["cores"] == "3"
         assert guests.live.get(100).status == "running"
         with pytest.raises(Conflict, match="already used"):
-            await snapshot(guests, 100, "a", USER)
-        await node.ok(await delsnapshot(guests, 100, "a", USER))
-        assert [(s.name, s.parent) for s in guests.snapshots(100)] == [("b", None)]
+            await snapshot(guests, 100, "s1", USER)
+        await node.ok(await delsnapshot(guests, 100, "s1", USER))
+        assert [(s.name, s.parent) for s in guests.snapshots(100)] == [("s2", None)]
         assert_tidy(world, node)
         await node.ok(await stop(guests, 100, USER))
         await node.ok(await delete(guests, 100, USER))
@@ -207,18 +207,18 @@ async def test_failed_ram_leaves_a_running_guest_and_nothing_else(world: World) 
         await made(node)
         await node.ok(await start(node.guests, 100, USER))
         node.driver.fail_next("save_ram", Failed("disk full"))
-        assert await node.ended(await snapshot(node.guests, 100, "x", USER, vmstate=True)) == "disk full"
+        assert await node.ended(await snapshot(node.guests, 100, "xx", USER, vmstate=True)) == "disk full"
         assert world.machine.guests[100].status == "running"
         assert not node.guests.snapshots(100)
         assert_tidy(world, node)
-        await node.ok(await snapshot(node.guests, 100, "x", USER, vmstate=True))
+        await node.ok(await snapshot(node.guests, 100, "xx", USER, vmstate=True))
 
 
 async def test_disks_that_cannot_are_named(world: World) -> None:
     async with world.boot() as node:
         await made(node, scsi1="plain:1")
         with pytest.raises(Conflict, match=r"scsi1 \(plain:100/vm-100-disk-0.qcow2\)"):
-            await snapshot(node.guests, 100, "a", USER)
+            await snapshot(node.guests, 100, "s1", USER)
 
 
 async def test_clone_has_its_own_identity(world: World) -> None:

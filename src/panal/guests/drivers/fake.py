@@ -24,6 +24,7 @@ from typing import Final
 from panal.core.clock import Clock, SystemClock
 from panal.core.errors import Failed, NotFound, Unavailable
 from panal.guests.drivers.base import Disk, GuestEvent, Live, Running, StartSpec, Status
+from panal.storage import qemu_img
 
 _OFD_SETLK: Final = 37
 _MIB: Final = 1024 * 1024
@@ -382,6 +383,17 @@ class FakeDriver:
             for console in guest.consoles.values():
                 _end_console(console)
             guest.consoles.clear()
+
+
+async def image_snapshot(fd: int, fmt: str, name: str, delete: bool) -> None:
+    """What QEMU would do inside the attached image: for the fake driver over real storages."""
+    flag = "-d" if delete else "-c"
+    argv = ["snapshot", "-q", flag, name, "--image-opts", qemu_img.of_fd(fd, fmt).options]
+    try:
+        await qemu_img.qemu_img(argv, [fd])
+    except Failed:
+        if not delete:
+            raise
 
 
 def _close(spec: StartSpec) -> None:
