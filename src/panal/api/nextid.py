@@ -5,7 +5,6 @@ from __future__ import annotations
 from panal.api.call import Call
 from panal.api.permission import AnyUser
 from panal.api.table import Param, Routes
-from panal.cluster.options import vmid_range
 from panal.guests.nextid import check_free
 
 routes = Routes("cluster")
@@ -24,5 +23,4 @@ async def next_id(call: Call) -> str:
     guests = call.services.guests
     if "vmid" in call.params:
         return str(check_free(guests, call.params["vmid"]))
-    lower, upper = vmid_range(call.services.store)
-    return str(await guests.nextids.next_id(call.rights.userid, lower, upper))
+    return str(await guests.nextids.next_id(call.rights.userid))

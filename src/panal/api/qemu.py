@@ -10,7 +10,6 @@ from panal.api.permission import AnyUser, Described, all_of, one_of, perm
 from panal.api.qemu_checks import require_needs, root_only, unsupported
 from panal.api.qemu_params import CONFIG_PARAMS, DRIVE_NAMES, IMPORT_STORAGE
 from panal.api.table import Param, Routes
-from panal.cluster.options import vmid_range
 from panal.core.errors import BadInput, NotFound
 from panal.guests import clone, create, delete, status, template
 from panal.guests.config.keys import find
@@ -79,7 +78,7 @@ async def create_guest(call: Call) -> str:
     unsupported(call, "not supported yet: leave it out", "live-restore", "ha-managed", "lock")
     pool = params.get("pool")
     texts = canonical_all({k: v for k, v in params.items() if find(k) is not None})
-    vmid = params.get("vmid") or await guests.nextids.next_id(user, *vmid_range(guests.store))
+    vmid = params.get("vmid") or await guests.nextids.next_id(user)
     if not (pool and call.has(f"/pool/{pool}", "VM.Allocate")):
         call.require(f"/vms/{vmid}", "VM.Allocate")
     if params.get("start") and not (pool and call.has(f"/pool/{pool}", "VM.PowerMgmt")):

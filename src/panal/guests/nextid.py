@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
+from panal.cluster.options import vmid_range
 from panal.cluster.store import Absent, Delete, Put
 from panal.core.errors import BadInput, Busy
 from panal.guests.context import Guests
@@ -17,8 +18,6 @@ from panal.guests.model import config_key, reservation_key
 
 KEEP_S: Final = 60.0
 PER_USER: Final = 200
-LOWER: Final = 100
-UPPER: Final = 1_000_000
 _PREFIX: Final = "vmid/"
 
 
@@ -38,9 +37,13 @@ class NextIds:
         for at in range(0, len(old), 100):
             await guests.store.txn([], [Delete(key) for key in old[at : at + 100]])
 
-    async def next_id(self, user: str, lower: int = LOWER, upper: int = UPPER) -> int:
-        """Reserve and return the lowest free number in [lower, upper). Busy when there is none or the user has too many."""
+    async def next_id(self, user: str) -> int:
+        """Reserve and return the lowest free number of the datacenter's `next-id` range (upper end excluded).
+
+        Busy when there is none or the user has too many.
+        """
         guests = self.guests
+        lower, upper = vmid_range(guests.store)
         async with self._lock:
             await self._expire()
             if sum(1 for owner, _ in self._mine.values() if owner == user) >= PER_USER:

@@ -25,7 +25,6 @@ LATER = {
         "/nodes/{node}/storage/{storage}/oci-registry-pull",
     ),
     "the firewall's issue": ("/nodes/{node}/qemu/{vmid}/firewall",),
-    "a second node": ("/nodes/{node}/qemu/{vmid}/migrate",),
     "network: read only in this issue": (
         "POST /nodes/{node}/network",
         "PUT /nodes/{node}/network",
@@ -42,6 +41,7 @@ OTHER_PARAMETER: dict[tuple[str, str, str], str] = {
         for verb, path in (("POST", "/access/domains"), ("PUT", "/access/domains/{realm}"))
         for name in ("mode", "port", "sslversion")
     },
+    ("POST", "/nodes/{node}/qemu", "vmid"): "ours may be left out: the next free number is taken",
     ("GET", "/nodes/{node}/qemu/{vmid}/rrddata", "timeframe"): "the newer `decade` is taken too",
     ("GET", "/nodes/{node}/storage/{storage}/rrddata", "timeframe"): "the newer `decade` is taken too",
     (
@@ -51,6 +51,10 @@ OTHER_PARAMETER: dict[tuple[str, str, str], str] = {
     ): "has a bound: one answer never holds more than all the tasks that are kept",
 }
 # (verb, path) → parameters of the facts that are not taken, and why
+# (verb, path) → why the answer is declared otherwise
+OTHER_RETURNS: dict[tuple[str, str], str] = {
+    ("GET", "/cluster/nextid"): "a string in practice, whatever the schema says",
+}
 NOT_TAKEN: dict[tuple[str, str], tuple[set[str], str]] = {}
 
 
@@ -133,6 +137,8 @@ def test_forwarding_and_tokens(method: Method):
 @pytest.mark.parametrize("method", KNOWN.values(), ids=IDS)
 def test_returns(method: Method):
     """What the facts promise is declared, with its type; we may declare more."""
+    if (method.verb, method.path) in OTHER_RETURNS:
+        return
     problems = list(
         _narrower(schema.parse(method.returns), schema.parse(facts.returns()[method.verb, method.path]), "data")
     )
