@@ -7,8 +7,9 @@ from typing import Any
 from panal.api.call import Call
 from panal.api.params import NODE, SKIPLOCK, VMID
 from panal.api.permission import AnyUser, Described, all_of, one_of, perm
-from panal.api.qemu_checks import require_needs, root_only, unsupported
+from panal.api.qemu_checks import root_only, unsupported
 from panal.api.qemu_params import CONFIG_PARAMS, DRIVE_NAMES, IMPORT_STORAGE
+from panal.api.qemu_rights import authorizer
 from panal.api.table import Param, Routes
 from panal.core.errors import BadInput, NotFound
 from panal.guests import clone, create, delete, status, template
@@ -83,7 +84,7 @@ async def create_guest(call: Call) -> str:
         call.require(f"/vms/{vmid}", "VM.Allocate")
     if params.get("start") and not (pool and call.has(f"/pool/{pool}", "VM.PowerMgmt")):
         call.require(f"/vms/{vmid}", "VM.PowerMgmt")
-    require_needs(call, needs(vmid, {}, {}, Wish(set=texts), pool=pool))
+    authorizer(call)(needs(vmid, {}, {}, Wish(set=texts), pool=pool))
     _check_pool(call, pool)
     return await create.create(guests, vmid, texts, user, pool=pool, start=bool(params.get("start")))
 
@@ -149,7 +150,7 @@ async def clone_guest(call: Call) -> str:
         call.require(f"/storage/{storage}", "Datastore.AllocateSpace")
     wish = Wish(set={k: v for k, v in guest.config.items() if find(k) is not None})
     connected = [n for n in needs(want.newid, {}, {}, wish) if n.path.startswith(("/sdn", "/mapping")) or n.root]
-    require_needs(call, connected)
+    authorizer(call)(connected)
     _check_pool(call, want.pool)
     return await clone.clone(guests, guest.vmid, want, call.rights.userid)
 
