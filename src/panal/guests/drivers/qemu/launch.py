@@ -18,7 +18,7 @@ from typing import Final
 from panal.core.errors import Failed, PanalError, Unavailable
 from panal.guests.config import read
 from panal.guests.drivers.base import StartSpec
-from panal.guests.drivers.qemu import machine, streams
+from panal.guests.drivers.qemu import machine, processor, streams
 from panal.guests.drivers.qemu.argv import Argv
 from panal.guests.drivers.qemu.guest import Guest
 from panal.guests.drivers.qemu.qmp import Event, Monitor
@@ -171,7 +171,7 @@ async def _handshake(host: Host, guest: Guest, on_event: Callable[[Event], None]
 
 async def _begin(guest: Guest, spec: StartSpec, argv: Argv) -> None:
     if "affinity" in spec.config:
-        _pin_threads(guest.process.pid, spec.config["affinity"])
+        _pin_threads(guest.process.pid, processor.numbers("affinity", spec.config["affinity"]))
     for command, arguments in argv.after:
         await guest.call(command, arguments)
     if spec.incoming is not None:
@@ -183,17 +183,13 @@ async def _begin(guest: Guest, spec: StartSpec, argv: Argv) -> None:
     guest.status = "running"
 
 
-def _pin_threads(pid: int, text: str) -> None:
-    cpus: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        cpus |= set(range(int(first), int(last or first) + 1))
+def _pin_threads(pid: int, cpus: set[int]) -> None:
     try:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), cpus)
     except OSError as exc:
         raise Failed(
-            f"affinity: the guest cannot run on the processors {text} of this machine: {exc.strerror}"
+            f"affinity: the guest cannot run on the chosen processors of this machine: {exc.strerror}"
         ) from exc
 
 

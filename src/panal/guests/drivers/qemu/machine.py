@@ -71,6 +71,8 @@ async def _build(argv: Argv, spec: StartSpec, ports: Ports, listen: Listen, *, v
     argv.add("-machine", option("", machine))
     processor.smbios(argv, config)
     _clock(argv, spec)
+    if "affinity" in config:
+        processor.numbers("affinity", config["affinity"])  # used later, refused now
     if read.is_q35(config):
         argv.device({"driver": "i82801b11-bridge", "id": "dmi", "bus": "pcie.0", "addr": "0x1e"})
         argv.device({"driver": "pci-bridge", "id": "pci.0", "chassis_nr": 9, "bus": "dmi", "addr": "0x1"})

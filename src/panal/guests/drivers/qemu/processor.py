@@ -84,7 +84,7 @@ def _backend(config: Config, name: str, size_mib: int, node: Mapping[str, Value]
         if pages != "any":
             backend["hugetlbsize"] = int(pages) << 20
     if "hostnodes" in node:
-        backend["host-nodes"] = _numbers(str(node["hostnodes"]))
+        backend["host-nodes"] = sorted(numbers("numa0", str(node["hostnodes"])))
         backend["policy"] = str(node.get("policy", "preferred"))
     return backend
 
@@ -100,6 +100,7 @@ def _numa(config: Config, size_mib: int) -> list[dict[str, Value]]:
             node = dict(NUMA_SCHEMA.parse(config[key]))
         except PropertyError as exc:
             raise BadInput(key, f"{key}: {exc}") from None
+        numbers(key, str(node["cpus"]))
         if "memory" not in node:
             raise BadInput(key, f"{key}: say how much memory it has (memory=MiB)")
         nodes.append(node)
@@ -112,12 +113,15 @@ def _numa(config: Config, size_mib: int) -> list[dict[str, Value]]:
     ]
 
 
-def _numbers(text: str) -> list[int]:
+def numbers(key: str, text: str) -> set[int]:
+    """`0-3;5` or `0-3,5` as numbers. BadInput naming the key."""
     found: set[int] = set()
-    for part in text.split(";"):
-        first, _, last = part.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return sorted(found)
+    for part in re.split("[;,]", text):
+        m = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
+        if m is None:
+            raise BadInput(key, f"{key}: '{part}' is not a number or a range of numbers")
+        found |= set(range(int(m[1]), int(m[2] or m[1]) + 1))
+    return found
 
 
 def smbios(argv: Argv, config: Config) -> None:

@@ -21,6 +21,8 @@ _REFUSED: Final = {
     r"amd-sev": "AMD SEV is not supported yet",
     r"intel-tdx": "Intel TDX is not supported yet",
 }
+_TEXTS: Final = frozenset({"description", "sshkeys"})
+"""keys that may hold several lines and never reach QEMU"""
 _VGA: Final = {
     "virtio-gl": "the host's graphics card cannot be used yet; take virtio",
     **{f"qxl{n}": "several screens need SPICE, which is not supported yet; take qxl" for n in (2, 3, 4)},
@@ -29,7 +31,9 @@ _VGA: Final = {
 
 def refuse(config: Mapping[str, str]) -> None:
     """BadInput for the first thing that cannot be done."""
-    for key in config:
+    for key, text in config.items():
+        if key not in _TEXTS and any(ord(c) < 32 or ord(c) == 127 for c in text):
+            raise BadInput(key, f"{key} must not contain control characters")
         for pattern, reason in _REFUSED.items():
             if re.fullmatch(pattern, key):
                 raise BadInput(key, f"{key}: {reason}; remove it to start the guest")

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
+import shutil
+import socket
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from panal.core.errors import Failed, Unavailable
+from panal.guests.config import read_drives
 from panal.guests.drivers.qemu.guest import Guest
 from panal.guests.drivers.qemu.qmp import CommandFailed
 
@@ -98,7 +104,7 @@ async def _follow(guest: Guest, mover: asyncio.Future[int], progress: Callable[[
         now = asyncio.get_running_loop().time()
         if done != last:
             last, moved_at = done, now
-        elif now - moved_at > _STALL_S and status != "active":
+        elif now - moved_at > _STALL_S:
             raise Failed(f"the RAM did not move for {_STALL_S} s; look at the storage")
         await asyncio.sleep(_POLL_S if done else 0.01)
 
@@ -117,16 +123,11 @@ async def _take_drives_back(guest: Guest) -> None:
     except CommandFailed as exc:
         if exc.kind != "CommandNotFound":
             raise
-    import socket
-    import tempfile
-    from pathlib import Path
-
     directory = tempfile.mkdtemp(prefix="pnl")
     path = Path(directory) / "nbd"
     try:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
-            path.unlink()
             listener.listen(1)
             await guest.speaking().call_with_fd(listener.fileno(), "getfd", {"fdname": "door"})
         await guest.call("nbd-server-start", {"addr": {"type": "fd", "data": {"str": "door"}}})
@@ -136,12 +137,10 @@ async def _take_drives_back(guest: Guest) -> None:
         finally:
             await guest.call("nbd-server-stop")
     finally:
-        os.rmdir(directory)  # noqa: PTH106
+        shutil.rmtree(directory)
 
 
 def _drives(guest: Guest) -> list[str]:
-    from panal.guests.config import read_drives
-
     return [d.key for d in read_drives(guest.record.config) if d.volid and not d.read_only and d.bus != "tpmstate"]
 
 
@@ -157,13 +156,26 @@ def _move(source: int, target: int, close: tuple[int, ...] = ()) -> int:
     moved = 0
     pipe_end = source if not close else target
     try:
-        while count := os.splice(source, target, _PIPE):
+        while count := _step(source, target):
             moved += count
     except BrokenPipeError:
         pass  # QEMU has all it wants: what follows in the volume is padding
     finally:
         os.close(pipe_end)
     return moved
+
+
+def _step(source: int, target: int) -> int:
+    try:
+        return os.splice(source, target, _PIPE)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+    data = os.read(source, _PIPE)  # not every kind of file can be spliced
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(target, rest) :]
+    return len(data)
 
 
 def _sync(fd: int) -> None:
