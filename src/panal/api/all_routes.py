@@ -17,6 +17,9 @@ from panal.api import (
     node_network,
     node_panal,
     node_series,
+    node_storage,
+    node_storage_content,
+    node_storage_upload,
     node_system,
     node_tasks,
     nodes,
@@ -26,6 +29,7 @@ from panal.api import (
     qemu_console,
     qemu_snapshot,
     qemu_status,
+    storage,
     version,
 )
 from panal.api.table import Routes, Table
@@ -52,6 +56,10 @@ ALL: tuple[Routes, ...] = (
     qemu_status.routes,
     qemu_snapshot.routes,
     qemu_console.routes,
+    storage.routes,
+    node_storage.routes,
+    node_storage_content.routes,
+    node_storage_upload.routes,
 )
 
 

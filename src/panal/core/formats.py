@@ -93,6 +93,12 @@ FORMATS: Final[dict[str, Callable[[str], None]]] = {
     "pve-acl-path": _acl_path,
     "pve-iface": _regex(r"[a-zA-Z][a-zA-Z0-9_]{1,20}([:.]\d+)?", "a valid network interface name"),
     "pve-tag": _regex(r"[a-zA-Z0-9_][a-zA-Z0-9_\-+.]{0,63}", "a valid tag"),
+    "pve-storage-content": _regex(
+        "images|rootdir|vztmpl|iso|backup|snippets|import|none",
+        "a content type (images, rootdir, vztmpl, iso, backup, snippets, import, none)",
+    ),
+    "pve-storage-path": _regex(r"/[^\x00-\x1f\x7f,\"]*", "an absolute path"),
+    "pve-dir-override": _regex(r"[a-z]+=.+", "CONTENT=RELATIVE/PATH"),
     "pve-snapshot": _regex(r"[a-zA-Z][a-zA-Z0-9_-]{1,39}", "a valid snapshot name (a letter first, at most 40)"),
     "dns-name": _regex(rf"{_LABEL}(\.{_LABEL})*", "a valid DNS name"),
     "mac-addr": _mac,

@@ -13,7 +13,7 @@ from typing import Final
 
 from panal.cluster.store import Mirror
 from panal.core.clock import Clock
-from panal.core.errors import BadInput, NotFound, PanalError, Unavailable
+from panal.core.errors import BadInput, Conflict, NotFound, PanalError, Unavailable
 from panal.storage import config as configuration
 from panal.storage.drivers import TYPES
 from panal.storage.drivers.base import DriverType, StorageDriver, Usage
@@ -146,6 +146,15 @@ class Storages:
             name = driver.image_name(vmid, f"vm-{vmid}-disk-{number}", fmt)
             self._reserved[storage_id, name] = now + RESERVED_S
             return name
+
+    async def free_volume(self, volid: Volid) -> None:
+        """Remove content. Conflict while a guest uses it (or it is protected); NotFound when it is not there."""
+        user = self.in_use(str(volid))
+        if user is not None:
+            raise Conflict(f"cannot remove volume '{volid}': it is in use by {user}; detach it there first")
+        driver = await self.usable(volid.storage)
+        await driver.info(volid.name)
+        await driver.free(volid.name)
 
     def release(self, storage_id: str, name: str) -> None:
         """A name from `free_name` is not needed any more, or stands on the storage now."""

@@ -165,7 +165,10 @@ class StorageDriver(Protocol):
         """Where a person finds it: path, device or URL. For show; nothing is opened by it."""
 
     def create_upload(self, content: str) -> tuple[int, str]:
-        """A descriptor to write incoming content into and its token; `finish_upload` or `abort_upload` follows."""
+        """A descriptor to write incoming content into and its token; `finish_upload` or `abort_upload` follows.
+
+        `content` is what it will probably be; `finish_upload` may name another kind.
+        """
 
     async def finish_upload(self, token: str, content: str, filename: str) -> str:
         """Name what was written; returns the volume name. Conflict-free: replaces an ISO of the same name, as PVE does.

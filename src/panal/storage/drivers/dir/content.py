@@ -23,7 +23,7 @@ ATTRIBUTES: Final = frozenset({"backup", "iso", "vztmpl", "import"})
 FILES: Final = ("iso", "vztmpl", "snippets", "backup", "import")
 UPLOADS: Final = frozenset({"iso", "vztmpl", "snippets", "import"})
 STALE_S: Final = 48 * 3600
-_TOKEN = re.compile(r"[0-9a-f]{32}")
+_TOKEN = re.compile(r"(?P<content>[a-z]+)-(?P<hex>[0-9a-f]{32})")
 
 
 class Files:
@@ -105,14 +105,15 @@ class Files:
         """A hidden file in the content's directory, so that naming it is a rename."""
         if content not in UPLOADS:
             raise BadInput("content", f"'{content}' cannot be uploaded; {', '.join(sorted(UPLOADS))} can")
-        token = secrets.token_hex(16)
+        token = f"{content}-{secrets.token_hex(16)}"
         self._root.make_dirs(self._dirs[content])
-        return self._root.create(self._hidden(content, token)), token
+        return self._root.create(self._hidden(token)), token
 
-    def _hidden(self, content: str, token: str) -> str:
-        if not _TOKEN.fullmatch(token):
+    def _hidden(self, token: str) -> str:
+        m = _TOKEN.fullmatch(token)
+        if m is None or m["content"] not in UPLOADS:
             raise BadInput("tmpfilename", "not the token of an upload")
-        return f"{self._dirs[content]}/.upload-{token}"
+        return f"{self._dirs[m['content']]}/.upload-{m['hex']}"
 
     def finish(self, token: str, content: str, filename: str) -> VolumeName:
         """Give it its name, on disk when this returns."""
@@ -120,21 +121,23 @@ class Files:
             name = layout.parse_name(f"{content}/{layout.file_name(filename)}")
         except ValueError:
             raise BadInput("filename", f"'{filename[:100]}' has the wrong extension for content '{content}'") from None
-        hidden = self._hidden(content, token)
+        hidden = self._hidden(token)
         fd = self._root.open(hidden)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
+        if content not in UPLOADS:
+            raise BadInput("content", f"'{content}' cannot be uploaded; {', '.join(sorted(UPLOADS))} can")
         if content in ATTRIBUTES and self._root.exists(f"{self.path(name)}.protected"):
             raise Conflict(f"'{name.name}' exists and is protected; clear its protection or choose another name")
+        self._root.make_dirs(self._dirs[content])
         self._root.rename(hidden, self.path(name), replace=True)
         return name
 
     def abort(self, token: str) -> None:
-        """Remove the hidden file, wherever it lies."""
-        for content in UPLOADS:
-            self._root.remove(self._hidden(content, token))
+        """Remove the hidden file."""
+        self._root.remove(self._hidden(token))
 
     def sweep(self) -> None:
         """Remove what uploads of a killed daemon left. Old ones only: on a shared storage another node may be writing."""
