@@ -67,9 +67,9 @@ class Sampler:
         """One round: what the loop does every 10 s."""
         now = self._clock.wall_s()
         minute = int(now) // STEP_S * STEP_S
-        if self._minute is not None and minute != self._minute:
-            await self._flush(self._minute)
-        self._minute = minute
+        before, self._minute = self._minute, minute
+        if before is not None and minute != before:
+            await self._flush(before)
         for kind, source in self._sources:
             try:
                 async with asyncio.timeout(SOURCE_TIMEOUT_S):
@@ -102,6 +102,8 @@ class Sampler:
             del self._before[key]
 
     async def _flush(self, minute: int) -> None:
+        if not self._sums:  # writing nothing would remove what the minute has already
+            return
         rows = {kind: {subject: s.average() for subject, s in sums.items()} for kind, sums in self._sums.items()}
         self._sums = {}
         try:
