@@ -106,8 +106,12 @@ class Sampler:
             return
         rows = {kind: {subject: s.average() for subject, s in sums.items()} for kind, sums in self._sums.items()}
         self._sums = {}
+        writing = asyncio.ensure_future(self._series.write(minute, rows))
         try:
-            await self._series.write(minute, rows)
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])  # `close` must not lose the minute, nor close the file under it
+            raise
         except PanalError as exc:  # a full disk: the minute is lost, the node goes on
             self._on_error("writing the series", exc)
 
