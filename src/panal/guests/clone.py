@@ -74,7 +74,8 @@ async def plan_clone(guests: Guests, vmid: int, want: CloneRequest) -> Args:
         planned = await _plan_copy(guests, namer, drive, want)
         config[drive.key] = format_drive(drive.on(planned.volid, size=planned.size))
         copies.append({"source": drive.volid, "volume": planned.json()})
-    running = want.snapshot is None and vmid in guests.live.running() and guests.live.get(vmid).status == "running"
+    # of a snapshot, too: the image that holds it must not change while it is read
+    running = (await guests.driver.info(vmid)).status == "running"
     return {
         "vmid": vmid, "newid": want.newid, "config": config, "birth": guests.word(), "copies": copies,
         "snapshot": want.snapshot, "pause": running and bool(copies),
@@ -106,7 +107,9 @@ def build_clone(guests: Guests, args: Args) -> Sequence[Step]:
     def copy(source: str, volume: Planned) -> Step:
         async def fill(target: StorageDriver) -> None:
             storage, name = split(source)
-            await (await guests.storages.usable(storage)).copy(name, target, volume.name, volume.fmt, snapshot)
+            driver = await guests.storages.usable(storage)
+            open_now = (await guests.driver.info(vmid)).status == "paused"
+            await driver.copy(name, target, volume.name, volume.fmt, snapshot, paused=open_now)
 
         return allocate_step(guests, newid, volume, fill)
 

@@ -54,7 +54,8 @@ async def _new(guests: Guests, vmid: int, drive: Drive, namer: Namer) -> Planned
     driver = image_driver(guests, drive.new.storage, drive.key)
     raw = "raw" if drive.bus == "tpmstate" else None
     fmt = choose_format(driver, drive.fmt, raw, drive.key)
-    size = FIXED_SIZES.get(drive.bus) or drive.new.size // KIB * KIB
+    # QEMU refuses a raw image whose size its blocks of 4 KiB do not divide
+    size = FIXED_SIZES.get(drive.bus) or -(-drive.new.size // (4 * KIB)) * 4 * KIB
     if size <= 0:
         raise BadInput(drive.key, f"{drive.key}: give the size of the new volume in GiB, like {drive.new.storage}:32")
     try:

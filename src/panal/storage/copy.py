@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 
 from panal.core.errors import BadInput, NotFound, Unsupported
 from panal.storage import images, qemu_img
@@ -15,13 +16,14 @@ from panal.storage.drivers.base import Progress, StorageDriver
 
 async def full_copy(
     source: StorageDriver, name: str, target: StorageDriver, target_name: str, fmt: str,
-    snapshot: str | None = None, progress: Progress | None = None,
+    snapshot: str | None = None, progress: Progress | None = None, *, paused: bool = False,
 ) -> None:  # fmt: skip
     """Copy a volume (or its snapshot) to a new volume; see `StorageDriver.copy`."""
     vmid = target.parse(target_name).vmid
     if vmid is None:
         raise BadInput("target", f"{target_name} is no name of a guest's image")
-    async with qemu_img.opened(source, name, write=False) as opened:
+    async with qemu_img.opened(source, name, write=False) as locking:
+        opened = replace(locking, options=locking.options + ",force-share=on") if paused else locking
         present, wanted = await _sizes(source, name, opened, snapshot)
         await target.allocate(vmid, target_name, fmt, present)
         try:

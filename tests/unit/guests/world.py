@@ -109,7 +109,7 @@ class FileStorage:
 
     async def copy(
         self, name: str, target: StorageDriver, target_name: str, fmt: str, snapshot: str | None = None,
-        progress: Progress | None = None,
+        progress: Progress | None = None, *, paused: bool = False,
     ) -> None:  # fmt: skip
         assert isinstance(target, FileStorage)
         source = self.path(name if snapshot is None else f"{name}@{snapshot}")

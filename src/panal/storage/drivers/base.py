@@ -129,10 +129,11 @@ class StorageDriver(Protocol):
 
     async def copy(
         self, name: str, target: StorageDriver, target_name: str, fmt: str,
-        snapshot: str | None = None, progress: Progress | None = None,
+        snapshot: str | None = None, progress: Progress | None = None, *, paused: bool = False,
     ) -> None:  # fmt: skip
         """Full copy of a volume (or one of its snapshots) to a new volume of another or the same storage.
 
+        `paused`: a guest has it open, but is paused and has flushed: it is read all the same, without its lock.
         Conflict when the target is there. `storage/copy.py` does it for every pair of drivers that QEMU can open; a driver
         has its own way (clone of the back end) for a pair it knows better.
         """

@@ -233,12 +233,12 @@ class DirDriver:
 
     async def copy(
         self, name: str, target: StorageDriver, target_name: str, fmt: str,
-        snapshot: str | None = None, progress: Progress | None = None,
+        snapshot: str | None = None, progress: Progress | None = None, *, paused: bool = False,
     ) -> None:  # fmt: skip
         """Through QEMU, with any target it can open."""
         if snapshot is not None:
             self._snapshottable(name, snapshot)
-        await copy.full_copy(self, name, target, target_name, fmt, snapshot, progress)
+        await copy.full_copy(self, name, target, target_name, fmt, snapshot, progress, paused=paused)
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
