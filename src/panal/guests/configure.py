@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from panal.cluster.options import mac_prefix
 from panal.cluster.store import Json
 from panal.core.errors import Conflict, Failed, NotFound
 from panal.guests.config.change import Change, check_digest, check_lock, plan_change, volumes
-from panal.guests.config.generate import MAC_PREFIX, new_uuid, with_macs
+from panal.guests.config.generate import new_uuid, with_macs
 from panal.guests.config.nics import format_nic, nic_index, parse_nic
 from panal.guests.config.rights import Need, needs
 from panal.guests.config.wish import Wish
@@ -165,5 +166,4 @@ def _generated(guests: Guests, guest: Guest, texts: dict[str, str]) -> dict[str,
         out[key] = format_nic(replace(parse_nic(key, text), mac=mac))
     if out.get("vmgenid") == "1":
         out["vmgenid"] = new_uuid(guests.rng.randbytes)
-    prefix = (guests.store.value("options") or {}).get("mac_prefix")
-    return with_macs(out, guests.rng.randbytes, str(prefix or MAC_PREFIX))
+    return with_macs(out, guests.rng.randbytes, mac_prefix(guests.store))

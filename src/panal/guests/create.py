@@ -8,7 +8,7 @@ from typing import Final
 from panal.cluster.options import mac_prefix
 from panal.core.errors import BadInput, Conflict, PanalError
 from panal.guests.config.change import State, plan_change
-from panal.guests.config.generate import identity, with_macs
+from panal.guests.config.generate import identity, with_boot, with_macs
 from panal.guests.config.wish import Wish
 from panal.guests.context import Guests, queue_of
 from panal.guests.disks import plan_disks
@@ -22,8 +22,8 @@ KIND: Final = "create"
 
 
 def finished_config(guests: Guests, config: Mapping[str, str]) -> dict[str, str]:
-    """With what is made once: addresses of network cards, the machine's UUID."""
-    out = identity(with_macs(config, guests.rng.randbytes, mac_prefix(guests.store)), guests.rng.randbytes)
+    """With what is made once: addresses of network cards, the machine's UUID, a boot order."""
+    out = identity(with_macs(with_boot(config), guests.rng.randbytes, mac_prefix(guests.store)), guests.rng.randbytes)
     return {**out, "meta": f"ctime={int(guests.clock.wall_s())}"}
 
 

@@ -1,4 +1,4 @@
-"""What is made once and stored: network addresses, the machine's UUID, the generation ID. Pure: randomness is injected.
+"""What is made once and stored: network addresses, UUID, generation ID, boot order. Pure: randomness is injected.
 
 Called by create and clone (`identity`, `fresh_macs`) and by `change.py` for a network card without an address.
 """
@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from panal.core.errors import Failed
+from panal.guests.config.drives import BUSES, read_drives
 from panal.guests.config.hardware import SMBIOS_SCHEMA
 from panal.guests.config.nics import format_nic, read_nics
 
@@ -29,6 +30,19 @@ def new_mac(random: Random, prefix: str = MAC_PREFIX, taken: Collection[str] = (
         if mac not in taken:
             return mac
     raise Failed(f"no free network address under {prefix}; choose another mac_prefix in the datacenter's options")
+
+
+def with_boot(config: Mapping[str, str]) -> dict[str, str]:
+    """The configuration with a boot order, if it has none: the first disk, the first CD drive, the first network card."""
+    if "boot" in config:
+        return dict(config)
+    drives = [d for d in read_drives(config) if d.bus in BUSES]
+    first = [
+        *[d.key for d in drives if not d.cdrom][:1],
+        *[d.key for d in drives if d.cdrom][:1],
+        *[n.key for n in read_nics(config)][:1],
+    ]
+    return {**config, "boot": f"order={';'.join(first)}"} if first else dict(config)
 
 
 def new_uuid(random: Random) -> str:

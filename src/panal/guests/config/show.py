@@ -57,17 +57,25 @@ def show_config(
 
 
 def show_pending(config: Mapping[str, str], pending: Pending) -> list[dict[str, Wire]]:
-    """The answer of GET pending: `value` is what holds now, `pending` what will, `delete` 1 when it will be gone."""
+    """The answer of GET pending: `value` is what holds now, `pending` what will, `delete` 1 when it will be gone.
+
+    Values are strings here, whatever the key's type.
+    """
     rows: list[dict[str, Wire]] = []
     for name in sorted({*config, *pending}):
         row: dict[str, Wire] = {"key": name}
         if name in config:
-            row["value"] = show_value(name, config[name])
+            row["value"] = _text(name, config[name])
         text = pending.get(name)
         if text is not None:
-            row["pending"] = show_value(name, text)
+            row["pending"] = _text(name, text)
         elif name in pending:
             row["delete"] = 1
         rows.append(row)
     rows.append({"key": "digest", "value": digest(config, pending)})
     return rows
+
+
+def _text(name: str, text: str) -> str:
+    key = find(name)
+    return HIDDEN if key is not None and key.secret else text

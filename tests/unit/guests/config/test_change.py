@@ -167,7 +167,7 @@ def test_shown_types_and_secrets():
     }  # fmt: skip
     assert show_config(config, {"cores": "4", "name": None}, current=True)["cores"] == 2
     rows = {r["key"]: r for r in show_pending(config, {"cores": "4", "name": None, "tags": "x", "cipassword": "neu"})}
-    assert rows["cores"] == {"key": "cores", "value": 2, "pending": 4}
+    assert rows["cores"] == {"key": "cores", "value": "2", "pending": "4"}
     assert rows["name"] == {"key": "name", "value": "a", "delete": 1}
     assert rows["tags"] == {"key": "tags", "pending": "x"}
     assert rows["cipassword"] == {"key": "cipassword", "value": "**********", "pending": "**********"}
