@@ -121,15 +121,9 @@ class UserRights:
         if level is None and pools is None:
             return _NONE if path == "/" else self._down(path.rpartition("/")[0] or "/")[1]
         roles = self._roles(path)
-        if pools and NO_ACCESS not in roles:
-            roles = self._with_pools(roles, pools)
+        if pools:  # a NoAccess of either side wins below
+            roles = {**{role: False for pool in pools for role in self._roles(f"/pool/{pool}")}, **roles}
         return self._privileges_of(roles)
-
-    def _with_pools(self, roles: Roles, pools: tuple[str, ...]) -> Roles:
-        added = {role: False for pool in pools for role in self._roles(f"/pool/{pool}")}
-        if NO_ACCESS in added:
-            return {NO_ACCESS: False}
-        return {**added, **roles}
 
     def _roles(self, path: str) -> Roles:
         """Roles on a path, pools left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -105,6 +106,17 @@ async def test_a_torn_last_line_is_marked_and_the_chain_goes_on(tmp_path: Path, 
     assert verify(tmp_path).problem is not None
 
 
+async def test_only_a_torn_mark_excuses_an_unreadable_line(tmp_path: Path) -> None:
+    """A caller's own parameters cannot. Planted fault: `verify` that looks at the digest alone."""
+    log = await fill(tmp_path, 1)
+    await log.record("u", "", "PUT /x", {"sha256": hashlib.sha256(b"garbage").hexdigest()}, "OK")
+    log.close()
+    (path,) = files(tmp_path)
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + b"garbage\n" + second)
+    assert verify(tmp_path).problem is not None
+
+
 async def test_files_rotate_chain_and_are_bounded(tmp_path: Path) -> None:
     log = await fill(tmp_path, 60, file_bytes=2000, total_bytes=10_000)
     kept = files(tmp_path)
@@ -158,7 +170,7 @@ async def test_many_at_once_stay_in_one_chain(tmp_path: Path) -> None:
 
 
 def test_a_killed_writer_lost_nothing_it_answered_for(tmp_path: Path) -> None:
-    """SIGKILL after each answer line. Planted fault: a buffered file object instead of os.write."""
+    """SIGKILL after each answer line. Planted fault: `_write` that keeps lines and writes every eighth time."""
     program = (
         "import asyncio,sys\nfrom pathlib import Path\nfrom panal.access.audit import AuditLog\n"
         "from panal.core.clock import SystemClock\n"
