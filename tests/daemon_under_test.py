@@ -108,7 +108,7 @@ class NodeUnderTest:
             return False
         return True
 
-    def admin(self, verb: str, path: str, **params: Any) -> tuple[int, str, dict[str, Any]]:
+    def admin(self, verb: str, path: str, /, **params: Any) -> tuple[int, str, dict[str, Any]]:
         """As root@pam through the local door: status, reason, body. `_` in names stands for `-`."""
         header = {"verb": verb, "path": path}
         body = json.dumps({k.replace("_", "-"): v for k, v in params.items()}).encode()
@@ -118,7 +118,7 @@ class NodeUnderTest:
             answer, data = exchange(sock, header, body)
         return answer["status"], answer.get("reason", "OK"), json.loads(data) if data else {}
 
-    def must(self, verb: str, path: str, **params: Any) -> Any:
+    def must(self, verb: str, path: str, /, **params: Any) -> Any:
         """`admin` that must succeed: the value of `data`."""
         status, reason, body = self.admin(verb, path, **params)
         assert status == 200, (verb, path, status, reason, body)
