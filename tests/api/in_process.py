@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from panal.api.all_routes import table
-from panal.api.dispatch import Dispatcher
+from panal.api.dispatch import Dispatcher, close_all
 from panal.api.idempotency import Replays
 from panal.api.services import Services
 from panal.api.table import Method, Param, Table
 from panal.api.wire import model
+from panal.core.errors import Interrupted
 from panal.daemon.compose import Gate, Settings, run_node
 
 UPID = "UPID:n1:00000001:00000001:00000001:qmstart:100:root@pam:"
 NAMED: dict[str, Any] = {
     "node": "n1", "vmid": 100, "newid": 101, "storage": "local", "upid": UPID, "userid": "victim@pve", "groupid": "g1",
     "roleid": "r1", "realm": "pve", "poolid": "p1", "tokenid": "t1", "snapname": "s1", "volume": "local:iso/x.iso",
-    "service": "cron", "iface": "vmbr0", "path": "/vms/100", "type": "dir", "disk": "scsi0", "size": "+1G", "key": "ret",
+    "service": "cron", "iface": "vmbr0", "path": "/vms/100", "type": "dir", "disk": "scsi0", "size": "1G", "key": "ret",
     "username": "victim@pve", "password": "not-the-password", "roles": "PVEVMUser", "ticket": "x", "vncticket": "x",
     "url": "http://127.0.0.1:1/x", "filename": "x.iso", "content": "iso", "timezone": "UTC", "data": "127.0.0.1 x",
     "search": "example.org", "command": "reboot", "idlist": "scsi1", "target": "n2", "interface": "eth0",
@@ -65,7 +66,9 @@ class Desk:
     ) -> tuple[int, str, Any]:  # fmt: skip
         """Status, reason, decoded body."""
         request = model.Request(verb, path, kind=kind, id="test", client="192.0.2.1", **head)
-        reply = await self.dispatcher.answer(request, model.encode(params or {}), local=local)
+        take = _no_file if kind == "upload" else None
+        reply = await self.dispatcher.answer(request, model.encode(params or {}), local=local, take=take)
+        close_all(reply.descriptors)
         return reply.answer.status, reply.answer.reason, json.loads(reply.body) if reply.body else None
 
     async def must(self, verb: str, path: str, /, **params: Any) -> Any:
@@ -83,7 +86,12 @@ class Desk:
         for name in method.path_params:
             path = path.replace("{" + name + "}", quote(str(params[name]), safe=""))
         rest = {k: v for k, v in params.items() if k not in method.path_params}
-        return await self.ask(method.verb, path, rest, **kw)
+        kind = "upload" if method.upload else "websocket" if method.websocket else "call"
+        return await self.ask(method.verb, path, rest, kind=kind, **kw)
+
+
+async def _no_file(descriptor: int, late: Callable[[dict[str, Any]], None]) -> int:
+    raise Interrupted("the client left")
 
 
 @asynccontextmanager

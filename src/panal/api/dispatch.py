@@ -139,8 +139,6 @@ class Dispatcher:
         method, path_values = found
         work.method = method
         rights = work.rights = await self._authenticate(request, method, local)
-        if request.kind == "websocket" and not method.websocket:
-            raise BadInput("upgrade", "this path has no WebSocket; take away the Upgrade header")
         for name in path_values:
             if name == method.forward and path_values[name] == "localhost":
                 path_values[name] = self._services.node
@@ -148,6 +146,7 @@ class Dispatcher:
         work.params = {**path_values, **sent}
         params = validate(method, path_values, sent, partial=take is not None)
         method.permission.check(rights, params)
+        _check_kind(request, method)
         self._forward(method, params)
         call = Call(
             params, rights, self._services, request.client, request.ticket, request.csrf, request.id,
@@ -224,6 +223,19 @@ class Dispatcher:
 
 class _NotImplemented(Exception):
     """No such method (after authentication)."""
+
+
+def _check_kind(request: model.Request, method: Method) -> None:
+    wanted = "upload" if method.upload else "websocket" if method.websocket else "call"
+    if request.kind == wanted:
+        return
+    if wanted == "call":
+        raise BadInput(request.kind, "this path takes no file and no WebSocket handshake")
+    text = {
+        "upload": "send a multipart form with one file",
+        "websocket": "this path answers a WebSocket handshake only",
+    }
+    raise BadInput(wanted, text[wanted])
 
 
 def _read_params(body: bytes) -> Params:

@@ -22,7 +22,6 @@ LATER = {
     "hot plug, agent, cloud-init, VNC, foreign import: the issue 'the whole VM'": (
         "/nodes/{node}/qemu/{vmid}/agent",
         "/nodes/{node}/qemu/{vmid}/cloudinit",
-        "/nodes/{node}/storage/{storage}/oci-registry-pull",
     ),
     "the firewall's issue": ("/nodes/{node}/qemu/{vmid}/firewall",),
     "network: read only in this issue": (
@@ -36,6 +35,23 @@ LATER = {
 OTHER_PERMISSION: dict[tuple[str, str], str] = {}
 # (verb, path, parameter) → why it differs
 OTHER_PARAMETER: dict[tuple[str, str, str], str] = {
+    **{
+        (verb, path, "content"): "snippets too, which PVE's API cannot"
+        for verb, path in (
+            ("POST", "/nodes/{node}/storage/{storage}/upload"),
+            ("POST", "/nodes/{node}/storage/{storage}/download-url"),
+        )
+    },
+    **dict.fromkeys(
+        (
+            ("GET", "/storage", "type"),
+            ("POST", "/storage", "type"),
+            ("POST", "/storage", "format"),
+            ("PUT", "/storage/{storage}", "format"),
+            ("POST", "/nodes/{node}/storage/{storage}/content", "format"),
+        ),
+        "only what the storage types of this version can do",
+    ),
     **{
         (verb, path, name): "known so that the refusal of LDAP realms can name it; no values yet"
         for verb, path in (("POST", "/access/domains"), ("PUT", "/access/domains/{realm}"))
@@ -55,7 +71,17 @@ OTHER_PARAMETER: dict[tuple[str, str, str], str] = {
 OTHER_RETURNS: dict[tuple[str, str], str] = {
     ("GET", "/cluster/nextid"): "a string in practice, whatever the schema says",
 }
-NOT_TAKEN: dict[tuple[str, str], tuple[set[str], str]] = {}
+OTHER_BACK_ENDS = {
+    "authsupported", "base", "blocksize", "comstar_hg", "comstar_tg", "data-pool", "datastore", "domain", "encryption-key",
+    "export", "fingerprint", "fs-name", "fuse", "iscsiprovider", "keyring", "krbd", "lio_tpg", "master-pubkey", "monhost",
+    "mountpoint", "namespace", "nocow", "nowritecache", "options", "password", "pool", "port", "portal", "saferemove",
+    "saferemove-stepsize", "saferemove_throughput", "server", "share", "skip-cert-verification", "smbversion", "sparse",
+    "subdir", "tagged_only", "target", "thinpool", "username", "vgname", "zfs-base-path",
+}  # fmt: skip
+NOT_TAKEN: dict[tuple[str, str], tuple[set[str], str]] = {
+    ("POST", "/storage"): (OTHER_BACK_ENDS, "each comes with its storage driver"),
+    ("PUT", "/storage/{storage}"): (OTHER_BACK_ENDS, "each comes with its storage driver"),
+}
 
 
 def later(key: tuple[str, str]) -> bool:
