@@ -104,6 +104,10 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("user", "set", "PUT", "/access/users/{userid}", ("userid",)),
     Command("user", "delete", "DELETE", "/access/users/{userid}", ("userid",), confirm="Delete user {userid}?"),
     Command("user", "password", "PUT", "/access/password", ("userid",)),
+    Command(
+        "user", "end-sessions", "DELETE", "/panal/sessions/{userid}", ("userid",),
+        confirm="End all sessions of {userid}?",
+    ),
     Command("user", "permissions", "GET", "/access/permissions"),
     Command(
         "token", "list", "GET", "/access/users/{userid}/token", ("userid",),
@@ -161,6 +165,12 @@ COMMANDS: Final[tuple[Command, ...]] = (
     ),
     Command("node", "interface", "GET", "/nodes/{node}/network/{iface}", ("iface",)),
     Command("node", "services", "GET", "/nodes/{node}/services", columns=("service", "name", "state", "desc")),
+    *(
+        Command("node", f"service-{verb}", "POST", f"/nodes/{{node}}/services/{{service}}/{verb}", ("service",))
+        for verb in ("start", "stop", "restart", "reload")
+    ),
+    Command("node", "service-state", "GET", "/nodes/{node}/services/{service}/state", ("service",)),
+    Command("node", "audit", "GET", "/nodes/{node}/panal/audit"),
     Command("node", "syslog", "GET", "/nodes/{node}/syslog", columns=("t",)),
     Command("node", "journal", "GET", "/nodes/{node}/journal"),
     Command("node", "metrics", "GET", "/nodes/{node}/rrddata"),
@@ -182,6 +192,11 @@ COMMANDS: Final[tuple[Command, ...]] = (
 API_ONLY: Final[frozenset[tuple[str, str]]] = frozenset(
     {
         ("GET", "/version"),
+        ("GET", "/access/ticket"),
+        ("POST", "/access/ticket"),
+        ("DELETE", "/panal/session"),
+        ("PUT", "/pools/{poolid}"),
+        ("DELETE", "/pools/{poolid}"),
         ("POST", "/nodes/{node}/panal/noop"),
     }
 )

@@ -35,7 +35,7 @@ def logout(session: Session) -> None:
     if kept is not None:
         try:
             connection = Https(kept.url, Login(ticket=kept.ticket, csrf=kept.csrf), kept.ca_file, kept.insecure)
-            connection.call("DELETE", "/access/ticket")
+            connection.call("DELETE", "/panal/session")
         except PanalError as exc:
             click.echo(f"the node did not end the session: {exc}", err=True)
     login_file().unlink(missing_ok=True)
