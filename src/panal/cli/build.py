@@ -121,16 +121,16 @@ def _option(param: Row) -> click.Option:
     if param["type"] == "boolean":
         # `--onboot` alone means 1, `--onboot 0` switches off
         return click.Option(
-            names, type=click.Choice(["0", "1"]), is_flag=False, flag_value="1", help=text, required=param["required"]
+            names, type=click.Choice(["0", "1"]), is_flag=False, flag_value="1", help=text, required=param.get("required", False)
         )
-    return click.Option(names, type=kind, help=text, required=param["required"])
+    return click.Option(names, type=kind, help=text, required=param.get("required", False))
 
 
 def _ask(param: Row) -> dict[str, str]:
     if not sys.stdin.isatty():
-        line = sys.stdin.readline().rstrip("\n") if param["required"] else ""
+        line = sys.stdin.readline().rstrip("\n") if param.get("required", False) else ""
         return {param["name"]: line} if line else {}
-    if not param["required"]:
+    if not param.get("required", False):
         return {}
     return {
         param["name"]: click.prompt(param["name"].capitalize(), hide_input=True, confirmation_prompt=True, err=True)
