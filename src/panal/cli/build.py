@@ -19,7 +19,6 @@ from panal.cli.session import Session
 from panal.client.connection import api_path
 from panal.client.methods import Row
 
-_INDEXED = re.compile(r"(.+)\[n\]$")
 _FILLED_IN: Final = frozenset({"node", "vmid"})
 
 
@@ -65,10 +64,10 @@ def build(command: Command, row: Row) -> click.Command:
         name = param["name"]
         if name in command.args or name in command.fixed or name == "node":
             continue
-        m = _INDEXED.match(name)
-        if m:
-            indexed[m[1]] = param
-            params.append(_IndexedHelp(param, m[1]))
+        if "count" in param:
+            stem = name.removesuffix("[n]")
+            indexed[stem] = param
+            params.append(_IndexedHelp(param, stem))
         elif param.get("secret"):
             secrets.append(param)
         else:
