@@ -120,7 +120,12 @@ def _option(param: Row) -> click.Option:
     if param["type"] == "boolean":
         # `--onboot` alone means 1, `--onboot 0` switches off
         return click.Option(
-            names, type=click.Choice(["0", "1"]), is_flag=False, flag_value="1", help=text, required=param.get("required", False)
+            names,
+            type=click.Choice(["0", "1"]),
+            is_flag=False,
+            flag_value="1",
+            help=text,
+            required=param.get("required", False),
         )
     return click.Option(names, type=kind, help=text, required=param.get("required", False))
 

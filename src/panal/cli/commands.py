@@ -94,6 +94,16 @@ COMMANDS: Final[tuple[Command, ...]] = (
         confirm="Delete volume {volume}?",
     ),
     Command("storage", "download", "POST", "/nodes/{node}/storage/{storage}/download-url", ("storage", "url")),
+    Command("storage", "set-volume", "PUT", "/nodes/{node}/storage/{storage}/content/{volume}", ("storage", "volume")),
+    Command("storage", "look-up-url", "GET", "/nodes/{node}/query-url-metadata", ("url",)),
+    Command(
+        "storage", "prunable", "GET", "/nodes/{node}/storage/{storage}/prunebackups", ("storage",),
+        columns=("volid", "type", "vmid", "ctime", "mark"),
+    ),
+    Command(
+        "storage", "prune", "DELETE", "/nodes/{node}/storage/{storage}/prunebackups", ("storage",),
+        confirm="Delete the backups that `panal storage prunable {storage}` marks?",
+    ),
     Command("storage", "metrics", "GET", "/nodes/{node}/storage/{storage}/rrddata", ("storage",)),
     Command(
         "user", "list", "GET", "/access/users",
@@ -197,6 +207,13 @@ API_ONLY: Final[frozenset[tuple[str, str]]] = frozenset(
         ("DELETE", "/panal/session"),
         ("PUT", "/pools/{poolid}"),
         ("DELETE", "/pools/{poolid}"),
+        ("GET", "/nodes/{node}/qemu"),
+        ("POST", "/nodes/{node}/qemu/{vmid}/config"),
+        ("POST", "/nodes/{node}/qemu/{vmid}/termproxy"),
+        ("GET", "/nodes/{node}/qemu/{vmid}/vncwebsocket"),
+        ("GET", "/nodes/{node}/qemu/{vmid}/panal/screenshot"),
+        ("POST", "/nodes/{node}/storage/{storage}/upload"),
+        ("POST", "/nodes/{node}/storage/{storage}/oci-registry-pull"),
         ("POST", "/nodes/{node}/panal/noop"),
     }
 )
