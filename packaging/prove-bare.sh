@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Proof that a clean clone works on a bare Debian: debootstrap, clone, then both commands of the README, inside namespaces.
 # usage (root): packaging/prove-bare.sh [--suite bookworm|trixie] [--keep] [demo|plain|test|all]...
-# Package sources, certificates and the settings of pip and npm are this machine's own, read when it runs.
+# PANAL_PROVE_STAGES: arguments for ./test. Package sources, certificates and the settings of pip and npm are this machine's own, read when it runs.
 set -euo pipefail
 top=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
 . "$top/packaging/bootstrap.sh"
@@ -81,7 +81,7 @@ assert all(found[key] for key in (\"url\", \"username\", \"password\"))"'
         step "demo without root" setpriv --reuid visitor --regid visitor --init-groups env HOME=/home/visitor USER=visitor PANAL_DEMO_PLAIN=1 ./demo
         step "demo down without root" setpriv --reuid visitor --regid visitor --init-groups env HOME=/home/visitor USER=visitor PANAL_DEMO_PLAIN=1 ./demo down --purge
         ;;
-    test) step "test" env CI=true ./test ;;
+    test) step "test" env CI=true ./test ${PANAL_PROVE_STAGES:-} ;;
     esac
 done
 exit $result
@@ -104,7 +104,7 @@ unshare --mount --pid --uts --fork --kill-child --propagation private bash -c '
         [ -d "$place" ] || continue
         mkdir -p "$root$place"; mount --bind -o ro "$place" "$root$place"
     done < <(env | sed -n "s/^PIP_[A-Z_]*=\(file:\/\/\)\?\(\/[^ ]*\)$/\2/p"; python3 -m pip config list 2>/dev/null | grep -oE "(file://)?/[^ '"'"']+" | sed "s#^file://##" | cut -d/ -f1-3 | sort -u)
-    keep=$(env | grep -E "^(PIP_|NPM_CONFIG_|npm_config_|SSL_CERT_|REQUESTS_CA|NODE_EXTRA_CA|CURL_CA|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|PANAL_DEMO_PORT)" || true)
+    keep=$(env | grep -E "^(PIP_|NPM_CONFIG_|npm_config_|SSL_CERT_|REQUESTS_CA|NODE_EXTRA_CA|CURL_CA|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|PANAL_DEMO_PORT|PANAL_PROVE_STAGES)" || true)
     mapfile -t keep <<<"$keep"
     exec chroot "$root" /usr/bin/env -i "${keep[@]:-A=b}" HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb /srv/prove "$@"
 ' bash "$root" "${what[@]}"
