@@ -19,6 +19,7 @@ from panal.api import (
     node_series,
     node_storage,
     node_storage_content,
+    node_storage_panal,
     node_storage_upload,
     node_system,
     node_tasks,
@@ -59,6 +60,7 @@ ALL: tuple[Routes, ...] = (
     storage.routes,
     node_storage.routes,
     node_storage_content.routes,
+    node_storage_panal.routes,
     node_storage_upload.routes,
 )
 
