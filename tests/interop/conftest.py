@@ -57,7 +57,7 @@ def node() -> Iterator[Node]:
     place = Place(Path(tempfile.mkdtemp(prefix="pnl", dir="/tmp")))
     place.state.chmod(0o711)
     facts = Facts("interop", free_port(), "demo@pve", "a password for tests", None, None, web_user="nobody")
-    os.environ.setdefault("PYTHONPATH", str(TOP / "src"))
+    os.environ["PYTHONPATH"] = str(TOP / "src")
     try:
         daemons.start(place, facts)
         guest.ensure_user(place, facts)
