@@ -127,4 +127,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(TimeoutError):  # a process in uninterruptible sleep (dead NFS) must not hold the caller for ever
         async with asyncio.timeout(_REAP_S):
+            # asyncio calls a process ended when its pipes are read to their end, too
+            await _drain(process.stdout, lambda data: None)
+            await _drain(process.stderr, lambda data: None)
             await process.wait()
