@@ -51,7 +51,7 @@ def main(args):
 
 @pytest.fixture
 def script(tmp_path) -> Path:
-    path = tmp_path / "script.py"
+    path: Path = tmp_path / "script.py"
     path.write_text(SCRIPT)
     return path
 

@@ -16,7 +16,7 @@ from tests.unit.storage.hostile import qcow2
 
 @pytest.fixture
 def opened(tmp_path):
-    fds = []
+    fds: list[int] = []
 
     def write(data):
         path = tmp_path / f"image{len(fds)}"
