@@ -48,6 +48,12 @@ def build_delsnapshot(guests: Guests, args: Args) -> Sequence[Step]:
 
         await guests.store.update(key, change)
 
+    async def unmark() -> None:
+        if still():
+            await guests.store.update(
+                key, lambda old: None if old is None else {k: v for k, v in old.items() if k not in ("state", "op")}
+            )
+
     def disk(volid: str) -> Step:
         async def do() -> None:
             if not still():
@@ -78,7 +84,7 @@ def build_delsnapshot(guests: Guests, args: Args) -> Sequence[Step]:
         await guests.store.txn([], [Delete(key)])
 
     return [
-        Step("mark the snapshot as being removed", mark, point_of_no_return=True),
+        Step("mark the snapshot as being removed", mark, unmark, point_of_no_return=True),
         *(disk(volid) for volid in args["disks"]),
         *([free_step(guests, args["vmstate"], still)] if args["vmstate"] else []),
         Step("remove the record", forget),

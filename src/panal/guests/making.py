@@ -61,7 +61,10 @@ def mark_step(guests: Guests, vmid: int, birth: str, lock: str, op: str) -> Step
 
         await guests.store.update(config_key(vmid), change)
 
-    return Step(f"lock VM {vmid} ({lock})", do, point_of_no_return=True)
+    async def undo() -> None:  # the daemon died between the store's answer and the journal's
+        await change_marked(guests, vmid, op, unmark)
+
+    return Step(f"lock VM {vmid} ({lock})", do, undo, point_of_no_return=True)
 
 
 def marked(guests: Guests, vmid: int, op: str) -> Callable[[], bool]:

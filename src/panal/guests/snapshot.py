@@ -143,6 +143,18 @@ def build_snapshot(guests: Guests, args: Args) -> Sequence[Step]:
         await guests.store.update(key, whole)
         await guests.store.update(config_key(vmid), lambda old: None if old is None else {**old, "parent": name})
 
+    async def uncommit() -> None:
+        parent = args["record"].get("parent")
+
+        def back(old: Json | None) -> Json | None:
+            if old is None or old.get("parent") != name:
+                return None
+            rest = {k: v for k, v in old.items() if k != "parent"}
+            return {**rest, "parent": parent} if parent else rest
+
+        if ours() is not None:
+            await guests.store.update(config_key(vmid), back)
+
     steps = [Step("write the snapshot down", write, unwrite)]
     if state is not None:
         steps.append(allocate_step(guests, vmid, state))
@@ -154,7 +166,7 @@ def build_snapshot(guests: Guests, args: Args) -> Sequence[Step]:
         *steps,
         Step("snapshot the disks", disks.do, disks.undo),
         Step("resume the guest", resume),
-        Step("finish the snapshot", commit),
+        Step("finish the snapshot", commit, uncommit),
     ]
 
 

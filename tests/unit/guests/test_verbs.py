@@ -10,7 +10,7 @@ import pytest
 from panal.core.errors import BadInput, Conflict, Failed, NotFound
 from panal.guests import claims
 from panal.guests.clone import CloneRequest, clone
-from panal.guests.create import create
+from panal.guests.create import create, plan_create
 from panal.guests.delete import delete
 from panal.guests.delsnapshot import delsnapshot
 from panal.guests.nextid import NextIds
@@ -61,7 +61,6 @@ async def test_create(world: World) -> None:
 
 
 async def test_two_creates_of_one_number(world: World) -> None:
-    """Invariant 6. Planted fault: an undo that deletes the record whatever its `birth` leaves no guest at all."""
     async with world.boot() as node:
         first = await create(node.guests, 100, DISK, USER)
         second = await create(node.guests, 100, {"name": "other", "scsi1": "plain:2"}, USER)
@@ -69,6 +68,20 @@ async def test_two_creates_of_one_number(world: World) -> None:
         assert "already exists" in await node.ended(second)
         assert node.guests.get(100).config["name"] == "web"
         assert_tidy(world, node)
+
+
+async def test_a_stale_plan_undoes_only_its_own(world: World) -> None:
+    """Invariant 6. Planted fault: an undo of `reserve_step` that deletes the record whatever its `birth`."""
+    async with world.boot() as node:
+        guests = node.guests
+        stale = await plan_create(guests, 100, DISK)
+        await made(node)
+        status = await node.ended(
+            await guests.tasks.spawn("qmcreate", "100", USER, lambda task: guests.tasks.operate(task, "create", stale))
+        )
+        assert "already exists" in status
+        assert_tidy(world, node)
+        assert guests.get(100)
 
 
 async def test_full_disk_at_create_leaves_nothing(world: World) -> None:
@@ -266,7 +279,7 @@ async def test_template_is_cloned_and_never_started(world: World) -> None:
 
 
 async def test_fifty_clones_by_five_clients(world: World) -> None:
-    """Invariant 6. Planted fault: `next_id` without the reservation gives duplicates."""
+    """Invariant 6. Planted fault: `next_id` that neither reads nor checks reservations gives duplicates."""
     async with world.boot() as node:
         guests = node.guests
         await made(node)

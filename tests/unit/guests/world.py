@@ -228,8 +228,8 @@ class Node:
 class World:
     """What a crash leaves."""
 
-    def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="pnl", dir="/tmp"))
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="pnl", dir="/tmp"))
         self.machine = FakeMachine()
         self.storages = FileStorages(self.directory / "storage")
         self.boot_id = "boot1"

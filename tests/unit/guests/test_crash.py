@@ -1,0 +1,139 @@
+"""A power cut between any two steps of every operation (invariants 3 and 7): nothing half-done stays, the next attempt works.
+
+Planted faults, each seen red: an `allocate_step` whose undo does nothing; a `mark_step` or the last step of a snapshot without
+undo (the walk found both); a snapshot whose undo forgets to resume the guest.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import pytest
+
+from panal.core.errors import Failed
+from panal.guests import claims
+from panal.guests.start import start
+from panal.tasks.index import Filter
+from tests.unit.guests.check import assert_tidy
+from tests.unit.guests.crash import SCENARIOS, Cut, PowerCut, Scenario, nothing, one
+from tests.unit.guests.world import USER, Node, World
+
+MOMENTS = 60
+
+
+async def cut_at(world: World, scenario: Scenario, at: int) -> bool:
+    """Run it until moment `at`; False when it ended before."""
+    async with world.boot() as node:
+        await scenario.prepare(node)
+    async with world.boot() as node:
+        cut = Cut(scenario.kind, at)
+        cut.install(node.guests)
+        upid = await scenario.act(node)
+        with suppress(PowerCut):
+            await node.guests.tasks.wait(upid, 30)
+        task = node.guests.tasks._open.get(upid)
+        if task is not None and task.running is not None:
+            with suppress(PowerCut):
+                await task.running
+        return cut.dead
+
+
+async def settled_again(world: World, node: Node, scenario: Scenario) -> None:
+    """What must hold after the restart."""
+    open_tasks, _ = await node.guests.tasks.list(Filter(running=True))
+    assert not open_tasks, "every task has ended"
+    assert not await node.guests.tasks.journal.entries()
+    assert_tidy(world, node)
+    newest, _ = await node.guests.tasks.list(Filter(), limit=1)
+    assert newest[0].status
+    for vmid, guest in world.machine.guests.items():
+        assert guest.status == "running", vmid
+    with suppress(*scenario.again):
+        await node.ok(await scenario.act(node))
+    assert_tidy(world, node)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_power_cut_between_any_two_steps(name: str) -> None:
+    scenario = SCENARIOS[name]
+    for at in range(1, MOMENTS):
+        world = World()
+        try:
+            cut = await cut_at(world, scenario, at)
+            async with world.boot() as node:
+                if cut:
+                    await settled_again(world, node, scenario)
+                else:
+                    assert_tidy(world, node)
+        finally:
+            world.close()
+        if not cut:
+            assert at > 5, "the walk saw every step"
+            return
+    raise AssertionError("the operation has more moments than are walked")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_power_cut_around_the_start_of_a_process(world: World, when: str) -> None:
+    """Design 6.3. Planted fault: taking the claim after `driver.start` leaves a guest that nobody holds."""
+    async with world.boot() as node:
+        await one(node)
+        real, stop = node.driver.start, node.driver.stop
+        dead = False
+
+        async def cut_start(*args, **kwargs):
+            nonlocal dead
+            if when == "after":
+                await real(*args, **kwargs)
+            else:
+                for disk in args[0].disks:
+                    os.close(disk.fd)
+            dead = True
+            raise PowerCut
+
+        async def cut_stop(*args, **kwargs):
+            if dead:
+                raise PowerCut
+            await stop(*args, **kwargs)
+
+        node.driver.start = cut_start  # type: ignore[method-assign]
+        node.driver.stop = cut_stop  # type: ignore[method-assign]
+        upid = await start(node.guests, 100, USER)
+        with suppress(PowerCut):
+            task = node.guests.tasks._open[upid].running
+            assert task is not None
+            await task
+        assert not claims.read(node.guests.store, 100).free
+    async with world.boot() as node:
+        assert (100 in node.settled.adopted) == (when == "after")
+        assert_tidy(world, node)
+        if when == "before":
+            await node.ok(await start(node.guests, 100, USER))
+        assert claims.read(node.guests.store, 100).held_by(node.guests.incarnation)
+
+
+async def test_an_old_roll_forward_does_not_touch_a_new_guest(world: World) -> None:
+    """Invariant 6. Planted fault: `free_step` without `still` removes the new guest's disk."""
+    async with world.boot() as node:
+        await nothing(node)
+        await one(node)
+        delete = SCENARIOS["delete"].act
+        local = world.storages.drivers["local"]
+        free = local.free
+
+        async def stuck(name: str) -> None:
+            raise Failed("stale handle")
+
+        local.free = stuck  # type: ignore[method-assign]
+        assert await node.ended(await delete(node)) != "OK"
+        local.free = free  # type: ignore[method-assign]
+        assert node.guests.get(100).lock == "destroyed"
+        assert "locked" in await node.ended(await start(node.guests, 100, USER))
+        await node.ok(await delete(node))
+        await one(node)
+        assert await node.guests.tasks.journal.entries(), "the failed one is still there"
+    async with world.boot() as node:
+        assert node.guests.get(100).config["name"] == "web"
+        assert_tidy(world, node)
+        await node.ok(await start(node.guests, 100, USER))
