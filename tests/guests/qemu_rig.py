@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -92,6 +93,17 @@ class Rig:
                 continue
         return found
 
+    async def _remove_group(self, group: Path) -> None:
+        """A killed process counts until its parent has reaped it."""
+        for _ in range(100):
+            for inner in [*group.glob("*/"), group] if group.is_dir() else []:
+                with contextlib.suppress(OSError):
+                    inner.rmdir()
+            if not group.is_dir():
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{group} stays busy")
+
     async def close(self) -> None:
         try:
             for vmid in list(self.driver._guests):
@@ -103,6 +115,5 @@ class Rig:
             for group in self.driver.host.cgroups.names():
                 self.driver.host.cgroups.remove(group)
             for path in self.driver.host.cgroups.paths("x"):
-                if path.parent.is_dir():
-                    path.parent.rmdir()
+                await self._remove_group(path.parent)
             shutil.rmtree(self.directory)

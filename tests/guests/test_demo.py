@@ -44,13 +44,11 @@ class Demo:
     def guests(self) -> list[str]:
         """QEMU processes of this demo, whoever knows of them."""
         found = []
-        for entry in Path("/proc").iterdir():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if entry.name.isdigit() and line.startswith("qemu-system") and str(self.state) in line:
-                found.append(entry.name)
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                program, said = os.readlink(entry / "exe"), os.readlink(entry / "fd/2")
+                if "qemu-system" in program and said.startswith(str(self.state)):
+                    found.append(entry.name)
         return found
 
 
