@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from panal.core.errors import Busy
+
 if TYPE_CHECKING:
     from panal.core.clock import Clock
 
@@ -61,6 +63,7 @@ class AuditLog:
         self._number = 0
         self._head = BEGINNING
         self._sync_planned = False
+        self._walking = False
 
     @property
     def head(self) -> str:
@@ -155,8 +158,14 @@ class AuditLog:
             _log.warning("audit file removed", file=str(path), reason="older than kept" if old else "size limit")
 
     async def verify(self) -> Verdict:
-        """Walk the whole chain in a thread."""
-        return await asyncio.to_thread(verify, self._directory)
+        """Walk the whole chain in a thread, one walk at a time (Busy): it may be gigabytes."""
+        if self._walking:
+            raise Busy("the audit log is being checked already; try again later")
+        self._walking = True
+        try:
+            return await asyncio.to_thread(verify, self._directory)
+        finally:
+            self._walking = False
 
     def close(self) -> None:
         """Sync and close. Later records open it again."""

@@ -6,7 +6,6 @@ when only login counters did.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from panal.cluster.store import Event, Mirror
     from panal.core.clock import Clock
 
-CHECKS_AT_ONCE: Final = 2
 _NOT_POLICY: Final = (LOCKOUT, REVOKED)
 
 
@@ -45,8 +43,6 @@ class Access:
     doorman: Doorman = field(init=False)
     consoles: ConsoleTickets = field(init=False)
     audit: AuditLog = field(init=False)
-    checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CHECKS_AT_ONCE))
-    """passwords looked at at once: each takes 64 MiB and a core"""
     _policy: Policy | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:

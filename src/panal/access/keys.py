@@ -11,7 +11,7 @@ import asyncio
 import base64
 import itertools
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives import serialization
@@ -37,9 +37,9 @@ class TicketKey:
 
     number: int
     created_s: float
-    private: rsa.RSAPrivateKey
+    private: rsa.RSAPrivateKey = field(repr=False)
     public: rsa.RSAPublicKey
-    csrf: bytes
+    csrf: bytes = field(repr=False)
 
 
 class Keyring:

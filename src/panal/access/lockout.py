@@ -116,7 +116,9 @@ class Doorman:
     async def wait(self, address: str) -> None:
         """Keep the caller waiting as his failures deserve. Busy when too many wait already."""
         mine = self._waiting.get(address, 0)
-        if sum(self._waiting.values()) >= WAITING_MAX or mine >= WAITING_PER_ADDRESS:
+        # those who failed before cannot fill the room for those who did not
+        room = WAITING_MAX if self.failures(address) else 4 * WAITING_MAX
+        if sum(self._waiting.values()) >= room or mine >= WAITING_PER_ADDRESS:
             raise Busy("too many logins at once; try again in a moment")
         self._waiting[address] = mine + 1
         try:

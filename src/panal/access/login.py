@@ -17,7 +17,7 @@ An event that is not listed for a state leads to REFUSED. All refusals look the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,9 +92,9 @@ class Request:
     """What was sent. `userid` is name@realm, put together by the API."""
 
     userid: str
-    password: str
+    password: str = field(repr=False)
     client: str = ""
-    tfa_challenge: str | None = None
+    tfa_challenge: str | None = field(default=None, repr=False)
     path: str | None = None
     privs: Sequence[str] = ()
 
@@ -104,8 +104,8 @@ class Admitted:
     """`ticket` and `csrf` are empty when only privileges were asked about."""
 
     userid: str
-    ticket: str = ""
-    csrf: str = ""
+    ticket: str = field(default="", repr=False)
+    csrf: str = field(default="", repr=False)
 
 
 @dataclass(slots=True)
@@ -168,8 +168,7 @@ class _Login:
         driver = self.access.realms.get(realm or "", self.access.realms["pve"])
         if self.state is State.SPENT:  # no PAM for a locked one: it would count in the machine's own books
             driver = self.access.realms["pve"]
-        async with self.access.checking:
-            return await driver.check(self.access, user, self.request.password)
+        return await driver.check(self.access, user, self.request.password)
 
     async def _proven(self) -> Event:
         user = self.user

@@ -11,7 +11,6 @@ from panal.access.authenticate import secret_hash
 from panal.access.model import TOKEN, TOKEN_SECRET, acl_key, new_uid, token_from
 from panal.cluster.store import Absent, Delete, Put, Unchanged
 from panal.core.errors import Conflict, NotFound
-from panal.core.redact import register
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +58,6 @@ async def create_token(
     ops = [Put(TOKEN + full, value), Put(TOKEN_SECRET + full, _sealed(uid, secret))]
     if not (await access.store.txn([check], ops)).ok:
         raise Conflict(f"Token '{tokenid}' for user '{userid}' already exists.")
-    register(secret)
     return token_from(value), secret
 
 
@@ -80,8 +78,6 @@ async def update_token(
         if secret is not None:
             ops.append(Put(f"{TOKEN_SECRET}{userid}!{tokenid}", _sealed(value["uid"], secret)))
         if (await access.store.txn([Unchanged(key, item.revision)], ops)).ok:
-            if secret is not None:
-                register(secret)
             return token_from(value), secret
     raise Conflict(f"token '{tokenid}' is being changed by too many others; try again")
 

@@ -178,6 +178,7 @@ async def read_token(call: Call) -> dict[str, Any]:
     "Make an API token. The answer holds its secret, which is never shown again.",
     permission=_OWN,
     params=[USERID, _TOKENID, *_TOKEN_FIELDS],
+    secret_answer=True,
     returns="{full-tokenid:string info:{" + _TOKEN_SHAPE + "} value:string}",
 )
 async def create_token(call: Call) -> dict[str, Any]:

@@ -154,7 +154,9 @@ class Dispatcher:
         )  # fmt: skip
         if method.upload and take is not None:
             call.take = _taker(take, call, method, path_values, sent)
-        if request.idempotency_key is not None and request.verb == "POST":
+        # an anonymous answer (a login) belongs to nobody whose repetition it could be
+        kept = bool(rights.userid) and not method.secret_answer
+        if request.idempotency_key is not None and request.verb == "POST" and kept:
             return await self._replays.once(
                 (rights.userid, request.path, request.idempotency_key), body,
                 lambda: self._run(method, call, request.format),

@@ -95,6 +95,8 @@ class Method:
     websocket: bool = False
     """answers a WebSocket upgrade with a connected descriptor"""
     csrf: bool = True
+    secret_answer: bool = False
+    """the answer holds a secret that is shown once: never kept for an Idempotency-Key"""
     noun: str = ""
     by_name: dict[str, Param] = field(default_factory=dict, compare=False, repr=False)
 

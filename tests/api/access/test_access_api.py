@@ -33,6 +33,7 @@ class Api:
     def __init__(self, access: Access, dispatcher: Dispatcher) -> None:
         self.access = access
         self._dispatcher = dispatcher
+        self.key: str | None = None
         self.tickets: dict[str, tuple[str, str]] = {}
 
     async def login(self, userid: str, password: str) -> None:
@@ -45,7 +46,9 @@ class Api:
     ) -> tuple[int, dict[str, Any]]:
         ticket, csrf = self.tickets.get(by or "", (None, None))
         sent = {k.rstrip("_").replace("_", "-"): v for k, v in params.items()}
-        request = Request(verb, path, client="192.0.2.1", ticket=ticket, csrf=csrf, token=token)
+        request = Request(
+            verb, path, client="192.0.2.1", ticket=ticket, csrf=csrf, token=token, idempotency_key=self.key
+        )
         reply = await self._dispatcher.answer(request, json.dumps(sent).encode(), local=by == "root@pam")
         return reply.answer.status, json.loads(reply.body)
 
@@ -173,6 +176,20 @@ async def test_token_life(api: Api) -> None:
     assert [t["tokenid"] for t in await api("GET", "/access/users/root@pam/token")] == ["tok"]
     await api("DELETE", "/access/users/root@pam/token/tok")
     await api.fails(500, "GET", "/access/users/root@pam/token/tok")
+
+
+async def test_an_idempotency_key_keeps_no_secret(api: Api, tmp_path: Path) -> None:
+    """Row 20. Planted fault: dispatch without `kept`: the ticket and the token's secret lie in replays.db."""
+    api.key = "k1"
+    await api.login("root@pam", "correct horse")
+    await api("POST", "/access/users/root@pam/token/tok")
+    assert (await api.fails(500, "POST", "/access/users/root@pam/token/tok"))["message"].endswith("already exists.")
+    await api("POST", "/access/groups", groupid="g")
+    await api("POST", "/access/groups", groupid="g")  # this one is kept
+    held = b"".join(p.read_bytes() for p in tmp_path.glob("replays.db*"))
+    assert b"/access/groups" in held
+    assert b"/access/ticket" not in held
+    assert b"/token/tok" not in held
 
 
 async def test_roles_acl_and_permissions(api: Api) -> None:

@@ -7,9 +7,12 @@ module that hangs cannot take the daemon's other threads with it.
 from __future__ import annotations
 
 import asyncio
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import structlog
 
 from panal.core.errors import BadInput, Failed, ProgramFailed, Unavailable
 from panal.host.run import run
@@ -23,6 +26,7 @@ THREADS: Final = 4
 TIMEOUT_S: Final = 30.0
 SERVICES: Final = ("panal", "login", "other")
 # looks like an account, and useradd would refuse to make it
+_log = structlog.get_logger("access")
 _NOBODY: Final = "panal-no.such+user"
 
 
@@ -47,6 +51,8 @@ class PamRealm:
         return good and user is not None
 
     def _ask(self, name: str, password: str) -> bool:
+        if os.geteuid() != 0:
+            _log.warning("PAM can check other accounts only when paneld runs as root; use a user of realm pve")
         from pam import PamAuthenticator  # loads libpam: only when somebody logs in
 
         service = self._service or next((s for s in SERVICES if Path("/etc/pam.d", s).exists()), SERVICES[-1])
