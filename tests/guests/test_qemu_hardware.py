@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,34 @@ async def test_missing_ovmf_names_the_package(rig: Rig, monkeypatch):
     monkeypatch.setattr(firmware, "OVMF", rig.directory / "nowhere")
     with pytest.raises(PanalError, match="package `ovmf`"):
         await rig.start({"bios": "ovmf"})
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/bin/swtpm"), reason="the package swtpm is not installed")
+async def test_tpm_keeps_its_state_and_goes_with_the_guest(rig: Rig):
+    config = {"tpmstate0": f"{rig.disk('tpm', fmt='raw', size='4M')},version=v2.0", "machine": "q35"}
+    await rig.start(config)
+    assert await rig.driver._guests[100].call("query-tpm")
+    assert len(rig.processes()) == 2
+    await rig.driver.stop(100)
+    assert rig.processes() == []
+    kept = rig.path("tt:tpm.raw").read_bytes()
+    assert any(kept)
+    await rig.start(config)
+    running = rig.driver._guests[100].process
+    running.signal(signal.SIGKILL)
+    assert await rig.driver.wait_stopped(100, 10)
+    assert rig.processes() == []
+    with pytest.raises(PanalError, match="raw"):
+        await rig.start({"tpmstate0": rig.disk("tpm2")})
+
+
+async def test_missing_swtpm_names_the_package(rig: Rig, monkeypatch):
+    from panal.guests.drivers.qemu import tpm
+
+    monkeypatch.setattr(tpm, "SWTPM", rig.directory / "nowhere")
+    with pytest.raises(PanalError, match="package `swtpm`"):
+        await rig.start({"tpmstate0": rig.disk("tpm", fmt="raw")})
+    assert rig.processes() == []
 
 
 async def test_raw_image_with_a_qcow2_header_stays_raw(rig: Rig):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import socket
 import subprocess
 
@@ -161,14 +162,17 @@ async def test_guests_survive_the_daemon_and_are_found_again(rig: Rig):
     """The driver object is dropped without a word, as by SIGKILL. Planted fault: a wrong start time adopts nobody."""
     running = await rig.start({"scsi0": rig.disk("a"), "serial0": "socket"}, epoch=7)
     await rig.start({"scsi0": rig.disk("b")}, vmid=101)
-    await rig.start({"scsi0": rig.disk("c")}, vmid=102, paused=True)
+    tpm = {"tpmstate0": rig.disk("tpm", fmt="raw", size="4M")} if shutil.which("swtpm") else {}
+    await rig.start({"scsi0": rig.disk("c"), **tpm}, vmid=102, paused=True)
+    count = len(rig.processes())
     await _forget(rig)
     os.kill(_pid(rig, 101), 9)
-    await rig.settle(lambda: len(rig.processes()) == 2)
+    await rig.settle(lambda: len(rig.processes()) == count - 1)
 
     await rig.connect()
     adopted = {r.vmid: r for r in await rig.driver.adopt()}
     assert set(adopted) == {100, 102}
+    assert len(rig.processes()) == count - 1  # the TPM's process belongs to a guest that was kept
     assert adopted[100] == running
     assert sorted(p.name for p in (rig.run / "guests").iterdir()) == ["100", "102"]
     assert rig.driver.host.cgroups.names() <= {"100", "102"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,14 +28,14 @@ def running() -> bool:
     return os.geteuid() == 0 and Path("/run/systemd/system").is_dir()
 
 
-def properties(pid: int, description: str, limits: Limits) -> list[tuple[str, Variant]]:
+def properties(pids: Sequence[int], description: str, limits: Limits) -> list[tuple[str, Variant]]:
     """The scope's properties as the D-Bus call takes them."""
     from dbus_fast import Variant
 
     out = [
         ("Description", Variant("s", description)),
         ("Slice", Variant("s", _SLICE)),
-        ("PIDs", Variant("au", [pid])),
+        ("PIDs", Variant("au", list(pids))),
         # at shutdown of the machine: QEMU first (it then writes its caches), what is left later
         ("KillMode", Variant("s", "mixed")),
         ("CollectMode", Variant("s", "inactive-or-failed")),
@@ -50,8 +51,8 @@ def properties(pid: int, description: str, limits: Limits) -> list[tuple[str, Va
     return out
 
 
-async def start_scope(name: str, pid: int, description: str, limits: Limits) -> None:
-    """Put the process into the new scope `name` (ends with `.scope`). Raises Failed when systemd refuses or is silent."""
+async def start_scope(name: str, pids: Sequence[int], description: str, limits: Limits) -> None:
+    """Put the processes into the new scope `name` (ends with `.scope`). Raises Failed when systemd refuses or is silent."""
     from dbus_fast import BusType, Message, MessageType
     from dbus_fast.aio import MessageBus
 
@@ -61,7 +62,7 @@ async def start_scope(name: str, pid: int, description: str, limits: Limits) -> 
         interface="org.freedesktop.systemd1.Manager",
         member="StartTransientUnit",
         signature="ssa(sv)a(sa(sv))",
-        body=[name, "fail", [list(p) for p in properties(pid, description, limits)], []],
+        body=[name, "fail", [list(p) for p in properties(pids, description, limits)], []],
     )
     try:
         async with asyncio.timeout(_TIMEOUT_S):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from panal.core.errors import BadInput, Unavailable
+from panal.core.errors import BadInput, ProgramFailed, Unavailable, Unsupported
 from panal.host import tap
 from panal.host.run import run
 
@@ -81,10 +81,11 @@ async def _vlans(wish: PortWish) -> None:
         return
     base = ["bridge", "vlan", "add", "dev", wish.name, "vid"]
     if wish.tag is not None:
+        # the default VLAN of a new port; a bridge without one has nothing to remove
         await run(["bridge", "vlan", "del", "dev", wish.name, "vid", "1"], timeout_s=_TOOL_S, check=False)
-        await run([*base, str(wish.tag), "pvid", "untagged"], timeout_s=_TOOL_S)
+        await _tool(wish, "tag", [*base, str(wish.tag), "pvid", "untagged"])
     for first, last in wish.trunks:
-        await run([*base, f"{first}-{last}" if last != first else str(first)], timeout_s=_TOOL_S)
+        await _tool(wish, "trunks", [*base, f"{first}-{last}" if last != first else str(first)])
 
 
 async def _limit(wish: PortWish) -> None:
@@ -94,10 +95,20 @@ async def _limit(wish: PortWish) -> None:
     bits = str(round(wish.rate * 8_000_000))
     burst = str(max(round(wish.rate * 1_000_000 / 10), 65536))
     device = ["dev", wish.name]
+    police = ["action", "police", "rate", f"{bits}bit", "burst", burst, "mtu", "64kb", "conform-exceed", "drop"]
     for argv in (
         ["qdisc", "add", *device, "root", "tbf", "rate", f"{bits}bit", "burst", burst, "latency", "50ms"],
         ["qdisc", "add", *device, "handle", "ffff:", "ingress"],
-        ["filter", "add", *device, "parent", "ffff:", "protocol", "all", "prio", "50", "basic", "police",
-         "rate", f"{bits}bit", "burst", burst, "mtu", "64kb", "drop"],
-    ):  # fmt: skip
-        await run(["tc", *argv], timeout_s=_TOOL_S)
+        ["filter", "add", *device, "parent", "ffff:", "protocol", "all", "prio", "50", "matchall", *police],
+    ):
+        await _tool(wish, "rate", ["tc", *argv])
+
+
+async def _tool(wish: PortWish, what: str, argv: Sequence[str]) -> None:
+    try:
+        await run(argv, timeout_s=_TOOL_S)
+    except (ProgramFailed, Unsupported) as exc:
+        raise Unsupported(
+            f"{wish.key}: this node cannot do `{what}` on {wish.bridge} ({exc}); remove it from the card",
+            field=wish.key,
+        ) from exc

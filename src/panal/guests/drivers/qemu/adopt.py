@@ -33,8 +33,8 @@ async def adopt(host: Host, handler: Callable[[int], Callable[[Event], None]]) -
         if record is None or held is None:
             continue
         found.append(Guest(record, held, None))
-    _kill_strays(host, {g.process.pid for g in found})
     kept = {g.vmid for g in found}
+    _kill_strays(host, kept)
     for vmid in host.places.vmids():
         if vmid not in kept:
             host.places.remove(vmid)
@@ -57,11 +57,12 @@ async def _connect(host: Host, guest: Guest, on_event: Callable[[Event], None]) 
     guest.status = "unknown"
 
 
-def _kill_strays(host: Host, known: set[int]) -> None:
+def _kill_strays(host: Host, kept: set[int]) -> None:
     """Processes that write into our directory and that no record names: from a start that was cut off."""
     base = str(host.places.base) + "/"
+    names = set(map(str, kept))
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) in known:
+        if not entry.name.isdigit():
             continue
         try:
             target = str((entry / "fd" / "2").readlink())
@@ -70,7 +71,8 @@ def _kill_strays(host: Host, known: set[int]) -> None:
             continue
         try:
             # asked again under the pidfd: from here on the number means this process
-            if target.startswith(base) and str((entry / "fd" / "2").readlink()) == target:
+            vmid = target.removeprefix(base).split("/", 1)[0]
+            if target.startswith(base) and vmid not in names and str((entry / "fd" / "2").readlink()) == target:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         except OSError:
             continue

@@ -29,6 +29,15 @@ def option(first: str, values: Mapping[str, object]) -> str:
     return ",".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Helper:
+    """A program that runs beside QEMU; it gets `fds`, and is made the owner of `state_fd`'s file."""
+
+    argv: tuple[str, ...]
+    fds: tuple[int, ...]
+    state_fd: int
+
+
 @dataclass(slots=True)
 class Argv:
     """Arguments in order, descriptors that QEMU inherits, and commands to run before the vCPUs do.
@@ -46,6 +55,7 @@ class Argv:
     """network key → name of its tap"""
     taken: set[int] = field(default_factory=set)
     """numbers of descriptors that were given to `fdset`, whatever became of them"""
+    helpers: list[Helper] = field(default_factory=list)
     _sets: int = 0
 
     def add(self, *args: str) -> None:
@@ -93,6 +103,9 @@ class Argv:
         """Close our copies."""
         while self.fds:
             os.close(self.fds.pop())
+        while self.helpers:
+            for fd in self.helpers.pop().fds:
+                os.close(fd)
 
 
 def is_block_device(fd: int) -> bool:

@@ -210,7 +210,8 @@ class QemuDriver:
                         await task
             if guest.monitor is not None:
                 await guest.monitor.close()
-            guest.process.close()
+            for process in (guest.process, *guest.helpers):
+                process.close()
 
     # inside
 

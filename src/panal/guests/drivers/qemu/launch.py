@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Final
 from panal.core.errors import Failed, PanalError, Unavailable
 from panal.guests.config import read
 from panal.guests.drivers.base import StartSpec
-from panal.guests.drivers.qemu import machine, processor, streams
+from panal.guests.drivers.qemu import machine, processor, streams, tpm
 from panal.guests.drivers.qemu.argv import Argv
 from panal.guests.drivers.qemu.guest import Guest
 from panal.guests.drivers.qemu.qmp import Event, Monitor
@@ -60,14 +61,14 @@ async def launch(host: Host, spec: StartSpec, log: Callable[[str], None], on_eve
         )
         for note in argv.notes:
             log(note)
-        child, uid = _spawn(host, spec, argv)
+        child, uid, helpers = _spawn(host, spec, argv)
         argv_taps, pins = dict(argv.taps), {**spec.hardware, **argv.pins}
         record = Record(
             spec.vmid, child.pid, child.started, uid, spec.epoch, spec.incarnation, pins, dict(spec.config), argv_taps, kvm
         )  # fmt: skip
-        guest = Guest(record, child, None)
+        guest = Guest(record, child, None, helpers=helpers)
         host.places.write(record)
-        await _confine(host, spec, child, log)
+        await _confine(host, spec, [child, *helpers], log)
         await _handshake(host, guest, on_event)
         await _begin(guest, spec, argv)
         return guest
@@ -93,6 +94,10 @@ async def discard(host: Host, guest: Guest) -> None:
     if guest.probe is not None:
         guest.probe.cancel()
     await guest.process.kill(10)
+    for helper in guest.helpers:
+        if not await helper.wait(1):
+            await helper.kill(5)
+        helper.close()
     if guest.monitor is not None:
         await guest.monitor.close()
     guest.process.close()
@@ -109,10 +114,11 @@ def _accelerator(host: Host, spec: StartSpec, log: Callable[[str], None]) -> boo
     return host.kvm.usable
 
 
-def _spawn(host: Host, spec: StartSpec, argv: Argv) -> tuple[process.Process, int | None]:
+def _spawn(host: Host, spec: StartSpec, argv: Argv) -> tuple[process.Process, int | None, list[process.Process]]:
     own: list[int] = []
     log = host.places.log_fd(spec.vmid)
     uid = None
+    helpers: list[process.Process] = []
     try:
         for name in MONITORS:
             own.append(fd := host.places.listen(spec.vmid, name))
@@ -123,23 +129,31 @@ def _spawn(host: Host, spec: StartSpec, argv: Argv) -> tuple[process.Process, in
             lease = uids.take(hint=spec.vmid)
             own.append(lease.fd)
             uid = lease.uid
-        return process.spawn([QEMU, *argv.args], fds=[*argv.fds, *own], output_fd=log, uid=uid), uid
+        helpers += [tpm.start(helper, uid, log) for helper in argv.helpers]
+        return process.spawn([QEMU, *argv.args], fds=[*argv.fds, *own], output_fd=log, uid=uid), uid, helpers
+    except BaseException:
+        for helper in helpers:
+            helper.signal(signal.SIGKILL)
+            helper.close()
+        raise
     finally:
         for fd in (*own, log):
             os.close(fd)
 
 
-async def _confine(host: Host, spec: StartSpec, child: process.Process, log: Callable[[str], None]) -> None:
+async def _confine(host: Host, spec: StartSpec, members: list[process.Process], log: Callable[[str], None]) -> None:
     """Limits: a scope of systemd, or a control group, or a word that there is none."""
     weight = read.number(spec.config, "cpuunits", 0) or None
     memory = (read.memory_mib(spec.config) << 20) * 5 // 4 + OVERHEAD
     limits = Limits(read.cpulimit(spec.config), weight, memory)
+    pids = [member.pid for member in members]
     if host.systemd:
-        await systemd.start_scope(f"{host.scope_prefix}{spec.vmid}.scope", child.pid, f"VM {spec.vmid}", limits)
+        await systemd.start_scope(f"{host.scope_prefix}{spec.vmid}.scope", pids, f"VM {spec.vmid}", limits)
     elif host.cgroups.version:
         try:
             host.cgroups.create(str(spec.vmid), limits)
-            host.cgroups.add(str(spec.vmid), child.pid)
+            for pid in pids:
+                host.cgroups.add(str(spec.vmid), pid)
         except OSError as exc:
             raise Failed(f"cannot limit the guest's processors and memory: {exc}") from exc
     elif limits.cpus or weight:

@@ -15,7 +15,7 @@ from typing import Final
 from panal.core.errors import BadInput
 from panal.guests.config import read
 from panal.guests.drivers.base import StartSpec
-from panal.guests.drivers.qemu import blockdev, devices, firmware, processor
+from panal.guests.drivers.qemu import blockdev, devices, firmware, processor, tpm
 from panal.guests.drivers.qemu.addresses import Addresses
 from panal.guests.drivers.qemu.argv import Argv, option
 from panal.guests.drivers.qemu.devices import Listen
@@ -82,6 +82,7 @@ async def _build(argv: Argv, spec: StartSpec, ports: Ports, listen: Listen, *, v
     await devices.nics(argv, config, spec.vmid, addresses, ports, kvm=kvm)
     devices.sockets(argv, config, addresses, listen)
     devices.small(argv, config, addresses)
+    tpm.prepare(argv, config, spec.disks)
     bridges = Argv()
     for bridge in addresses.bridges:
         bridges.device(bridge)
