@@ -17,6 +17,9 @@ READS = [
     ("/nodes/{node}/version", {}),
     ("/nodes/{node}/time", {}),
     ("/nodes/{node}/dns", {}),
+    ("/nodes/{node}/config", {}),
+    ("/nodes/{node}/apt/versions", {}),
+    ("/nodes/{node}/apt/update", {}),
     ("/nodes/{node}/hosts", {}),
     ("/nodes/{node}/services", {}),
     ("/nodes/{node}/services/{service}/state", {"service": "paneld"}),
@@ -46,12 +49,10 @@ class Caller:
         made = node.must("POST", f"/access/users/{self.userid}/token/tok", privsep=0)
         self.headers = {"Authorization": f"PVEAPIToken={made['full-tokenid']}={made['value']}"}
 
-    def __call__(
-        self, verb: str, path: str, headers: dict[str, str] | None = None, **params: Any
-    ) -> tuple[int, str, Any]:
+    def __call__(self, verb: str, path: str, /, **params: Any) -> tuple[int, str, Any]:
         reads = verb in ("GET", "DELETE")
         answer = self.node.http(
-            verb, path, headers={**self.headers, **(headers or {})}, params=params if reads else None,
+            verb, path, headers=self.headers, params=params if reads else None,
             data=None if reads else params,
         )  # fmt: skip
         body = answer.json() if answer.content else {}
@@ -235,3 +236,33 @@ def test_rights_on_the_node(node, nobody, auditor):
         ("POST", "status", {"command": "reboot"}), ("POST", "services/cron/restart", {}),
     ):  # fmt: skip
         assert auditor(verb, f"/nodes/{node.node}/{path}", **params)[0] == 403, path
+
+
+def test_settings_of_a_node(node):
+    path = f"/nodes/{node.node}/config"
+    chief = Caller(node, "chief2", ("/", "Administrator"))
+    assert chief("PUT", path, description="a\nb", acmedomain1="domain=x.example", **{"ballooning-target": 50})[0] == 200
+    got = node.must("GET", path)
+    assert (got["description"], got["ballooning-target"], got["acmedomain1"]) == ("a\nb", 50, "domain=x.example")
+    assert node.must("GET", path, property="description") == {"description": "a\nb"}
+    assert chief("PUT", path, wakeonlan="02:00:00:00:00:01", digest=got["digest"])[0] == 200
+    status, reason, _ = chief("PUT", path, description="x", digest=got["digest"])
+    assert (status, reason[:31]) == (500, "detected modified configuration")
+    assert chief("PUT", path, delete="description,ballooning-target,acmedomain1,wakeonlan")[0] == 200
+    assert set(node.must("GET", path)) == {"digest"}
+    for field, value in (
+        ("acmedomain6", "x"),
+        ("location", "latitude=1"),
+        ("delete", "x1"),
+        ("ballooning-target", 101),
+    ):
+        status, _, body = chief("PUT", path, **{field: value})
+        assert (status, list(body["errors"])) == (400, [field])
+
+
+def test_next_id_keeps_to_its_range(node):
+    chief = Caller(node, "chief3", ("/", "Administrator"))
+    assert chief("PUT", "/cluster/options", **{"next-id": "lower=5000,upper=5002"})[0] == 200
+    assert [chief("GET", "/cluster/nextid")[2]["data"] for _ in range(2)] == ["5000", "5001"]
+    assert chief("GET", "/cluster/nextid")[0] == 429
+    assert chief("PUT", "/cluster/options", delete="next-id")[0] == 200

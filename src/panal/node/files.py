@@ -23,7 +23,12 @@ def digest(data: bytes) -> str:
 def check_digest(data: bytes, wanted: str | None) -> None:
     """Conflict when the caller has seen other content."""
     if wanted and wanted != digest(data):
-        raise Conflict(CHANGED)
+        raise changed()
+
+
+def changed() -> Conflict:
+    """The error for a stale digest."""
+    return Conflict(CHANGED)
 
 
 def read(path: Path) -> bytes:
