@@ -16,6 +16,7 @@ from typing import Final
 from panal.cluster.options import mac_prefix
 from panal.cluster.store import Json
 from panal.core.errors import Conflict, Failed, NotFound
+from panal.guests.cipassword import without_password
 from panal.guests.config.change import Change, check_digest, check_lock, plan_change, volumes
 from panal.guests.config.generate import new_uuid, with_macs
 from panal.guests.config.nics import format_nic, nic_index, parse_nic
@@ -55,6 +56,7 @@ async def configure(guests: Guests, vmid: int, wish: Wish, user: str, authorize:
     A change that makes or removes volumes runs as a task that is waited for, so that its log and its end are kept.
     """
     _check(guests, vmid, wish, authorize)
+    wish = await _hidden(guests, wish)
     if not _touches_volumes(guests.get(vmid), wish):
         async with guests.turn(vmid, f"configuration of VM {vmid}"):
             await _run(guests, vmid, wish, authorize, None)
@@ -79,9 +81,10 @@ async def configure(guests: Guests, vmid: int, wish: Wish, user: str, authorize:
 async def configure_task(guests: Guests, vmid: int, wish: Wish, user: str, authorize: Authorize) -> str:
     """Change it as a task; returns its UPID. What can be seen at once to be wrong is told before."""
     _check(guests, vmid, wish, authorize)
+    hidden = await _hidden(guests, wish)
 
     async def body(task: Task) -> None:
-        await _run(guests, vmid, wish, authorize, task)
+        await _run(guests, vmid, hidden, authorize, task)
 
     return await guests.tasks.spawn("qmconfig", str(vmid), user, body, queue=queue_of(vmid))
 
@@ -101,6 +104,10 @@ def _check(guests: Guests, vmid: int, wish: Wish, authorize: Authorize) -> None:
     authorize(needs(vmid, guest.config, guest.pending, wish))
     check_digest(wish.digest, guest.config, guest.pending)
     check_lock(guest.lock, skiplock=wish.skiplock)
+
+
+async def _hidden(guests: Guests, wish: Wish) -> Wish:
+    return replace(wish, set=await without_password(wish.set, guests.rng.randbytes))
 
 
 def _touches_volumes(guest: Guest, wish: Wish) -> bool:

@@ -7,6 +7,7 @@ from typing import Final
 
 from panal.cluster.options import mac_prefix
 from panal.core.errors import BadInput, Conflict, PanalError
+from panal.guests.cipassword import without_password
 from panal.guests.config.change import State, plan_change
 from panal.guests.config.generate import identity, with_boot, with_macs
 from panal.guests.config.wish import Wish
@@ -55,6 +56,7 @@ async def create(
     guests: Guests, vmid: int, config: Mapping[str, str], user: str, *, pool: str | None = None, start: bool = False
 ) -> str:
     """Create as a task; returns its UPID. `config` is canonical (guests/config); what is wrong is told before the task."""
+    config = await without_password(config, guests.rng.randbytes)
     await plan_create(guests, vmid, config)
 
     async def body(task: Task) -> None:

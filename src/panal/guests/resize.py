@@ -43,6 +43,8 @@ def wanted_size(text: str, current: int) -> int:
 
 def resizable(guest: Guest, key: str, *, running: bool) -> Drive:
     """The drive that can grow. BadInput on `disk`. Pure."""
+    if guest.template:
+        raise BadInput("disk", "disks of a template do not change; clone it and resize the clone's disk")
     pending = guest.pending.get(key)
     text = pending if pending is not None and not running else guest.config.get(key)
     if text is None or drive_bus(key) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -205,6 +206,26 @@ async def test_a_full_disk_leaves_nothing(world: World) -> None:
         del world.storages.drivers["plain"].allocate
         assert node.guests.get(100).config == before.config
         assert_tidy(world, node)
+
+
+async def test_the_store_never_holds_the_password(world: World) -> None:
+    """Row 20. Seen to fail with `without_password` returning its input."""
+    async with world.boot() as node:
+        await made(node, cipassword="geheim-canary-1")
+        first = node.guests.get(100).config["cipassword"]
+        assert re.fullmatch(r"\$6\$[./0-9A-Za-z]{16}\$[./0-9A-Za-z]{86}", first)
+        await change(node, cipassword="geheim-canary-2")
+        second = node.guests.get(100).config["cipassword"]
+        assert second != first
+        await node.ok(
+            await configure_task(node.guests, 100, Wish({"cipassword": second, "scsi5": "local:1"}), USER, anybody)
+        )
+        assert node.guests.get(100).config["cipassword"] == second
+        await node.ok(await configure_task(node.guests, 100, Wish({"cipassword": "geheim-canary-3"}), USER, anybody))
+    records = [f for f in world.directory.rglob("*") if f.is_file() and "storage" not in f.parts]
+    assert len(records) > 2
+    for file in records:
+        assert b"canary" not in file.read_bytes(), file
 
 
 async def test_resize(world: World) -> None:

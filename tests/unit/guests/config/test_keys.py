@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from panal.core.errors import BadInput, BadParameters
-from panal.guests.config.keys import INTERNAL, KEYS, find
-from panal.guests.config.wish import canonical_all, read_wish
+from panal.guests.config import read, read_drives, read_nics
+from panal.guests.config.change import apply_pending
+from panal.guests.config.keys import INTERNAL, KEYS, all_names, find
+from panal.guests.config.rights import needs
+from panal.guests.config.show import show_config
+from panal.guests.config.wish import Wish, canonical_all, read_wish
 
 # name → values that must be taken as they are (or as the second of a pair)
 GOOD: dict[str, list[object]] = {
@@ -195,3 +201,31 @@ def test_bad_input_names_the_numbered_key():
     with pytest.raises(BadInput) as caught:
         canonical_all({"net7": "virtio,tag=9999"})
     assert caught.value.field == "net7"
+
+
+@settings(max_examples=400)
+@given(
+    st.sampled_from(sorted(all_names())),
+    st.text(max_size=60) | st.from_regex(r"[a-z0-9:,=;/.+-]{0,40}", fullmatch=True),
+)
+def test_no_text_breaks_a_reader(name: str, text: str):
+    """Row 11: whatever is sent, it is taken or refused by name; what was taken reads back and is taken again unchanged."""
+    try:
+        stored = canonical_all({name: text})
+    except BadParameters as exc:
+        assert set(exc.errors) == {name}
+        return
+    assert canonical_all(stored) == stored
+    read_drives(stored, unused=True)
+    read_nics(stored)
+    for reader in READERS:
+        reader(stored)
+    needs(100, stored, {}, Wish(stored, tuple(stored)))
+    show_config(stored, {})
+    apply_pending(100, {}, dict(stored))
+
+
+READERS = (
+    read.topology, read.cpu_model, read.memory_mib, read.balloon_mib, read.machine, read.vga, read.serials, read.smbios,
+    read.vmgenid, read.boot_order, read.agent, read.startup, read.watchdog, read.rng, read.tags, read.cpulimit, read.localtime,
+)  # fmt: skip
