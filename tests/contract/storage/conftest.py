@@ -8,23 +8,33 @@ from panal.cluster.store import Mirror
 from panal.cluster.store.sqlite import SqliteStore
 from panal.core.clock import SystemClock
 from panal.storage import Storages, create
+from panal.storage.drivers import TYPES
+from panal.storage.drivers.fake import fake_type
 
 
 @pytest.fixture
 async def storages(tmp_path):
     mirror = Mirror(SqliteStore(tmp_path / "store.db"))
     await mirror.start()
-    context = Storages(store=mirror, state=tmp_path / "state", clock=SystemClock(), node="n1")
+    context = Storages(
+        store=mirror, state=tmp_path / "state", clock=SystemClock(), node="n1", types={**TYPES, "fake": fake_type()}
+    )
     yield context
     await context.close()
     await mirror.close()
 
 
-@pytest.fixture(params=["dir"])
-async def driver(request, storages, tmp_path):
-    options = {"path": str(tmp_path / "vz"), "content": "images,iso,vztmpl,snippets,backup,import"}
-    await create(storages, "s1", request.param, options)
+async def make(storages, kind, tmp_path):
+    options = {"content": "images,iso,vztmpl,snippets,backup,import"}
+    if kind == "dir":
+        options["path"] = str(tmp_path / "vz")
+    await create(storages, "s1", kind, options)
     return await storages.usable("s1")
+
+
+@pytest.fixture(params=["dir", "fake"])
+async def driver(request, storages, tmp_path):
+    return await make(storages, request.param, tmp_path)
 
 
 @pytest.fixture(params=["raw", "qcow2"])

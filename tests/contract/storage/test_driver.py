@@ -171,7 +171,7 @@ async def test_usage(driver):
 async def test_cancelled_copy_leaves_nothing(driver, fmt):
     """Planted fault: without the `free` in storage/copy.py the half-written target is listed."""
     name = await image(driver, fmt, size=512 * MIB)
-    await qemu_io(driver.location(name), fmt, "write -P 1 0 256M")
+    await qemu_io(driver.location(name), driver.source(name).format, "write -P 1 0 256M")
     target = driver.image_name(200, "vm-200-disk-0", "raw")
     begun = asyncio.Event()
     task = asyncio.create_task(driver.copy(name, driver, target, "raw", progress=lambda share: begun.set()))

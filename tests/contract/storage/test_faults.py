@@ -11,7 +11,7 @@ import pytest
 from panal.core.errors import Failed, PanalError
 from panal.storage import create
 from panal.storage.upload import begin, finish
-from tests.contract.storage.conftest import qemu_io
+from tests.contract.storage.conftest import make, qemu_io
 from tests.contract.storage.test_driver import MIB, image
 from tests.unit.storage.hostile import qcow2
 
@@ -53,6 +53,12 @@ async def test_killed_qemu_img_leaves_no_volume(driver, fmt):
         await task
     assert [v.name for v in await driver.list()] == [name]
     await driver.copy(name, driver, target, "raw")
+
+
+@pytest.fixture
+async def driver(storages, tmp_path):
+    """These faults are those of files."""
+    return await make(storages, "dir", tmp_path)
 
 
 @pytest.fixture
