@@ -42,7 +42,12 @@ def test_no_rule_and_keep_all_keep_everything():
 
 
 def test_guests_do_not_share_and_protected_do_not_count():
-    volumes = [backup("2026_01_01-00_00_00"), backup("2026_01_02-00_00_00", protected=True), backup("2026_01_01-00_00_00", vmid=101),
-               backup("2026_13_45-99_99_99"), backup("2026_01_01-00_00_00", kind="lxc")]  # fmt: skip
+    volumes = [
+        backup("2026_01_01-00_00_00"),
+        backup("2026_01_02-00_00_00", protected=True),
+        backup("2026_01_01-00_00_00", vmid=101),
+        backup("2026_13_45-99_99_99"),
+        backup("2026_01_01-00_00_00", kind="lxc"),
+    ]
     marks = {m.volume.name: m.mark for m in prune(volumes, {"keep-last": 1})}
     assert sorted(marks.values()) == ["keep", "keep", "keep", "protected", "renamed"]
