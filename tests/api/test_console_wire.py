@@ -60,8 +60,8 @@ def test_ticket_is_for_one_use(node, admin, guest):
     with dial() as ws:
         ws.send(f"{made['user']}:{made['ticket']}\n")
         assert ws.recv(timeout=10) == b"OK"
-    with pytest.raises(InvalidStatus):
-        dial().close()
+    with pytest.raises(InvalidStatus), dial():
+        pass
 
 
 def test_wrong_first_line(node, admin, guest):
@@ -75,14 +75,15 @@ def test_wrong_first_line(node, admin, guest):
 def test_foreign_page_is_refused(node, admin, guest):
     """Row 18: Origin. Planted fault: same_origin → True fails this."""
     _, dial = open_console(node, admin, headers={"Origin": "https://evil.example"})
-    with pytest.raises(InvalidStatus) as caught:
-        dial().close()
+    with pytest.raises(InvalidStatus) as caught, dial():
+        pass
     assert caught.value.response.status_code == 403
 
 
 def test_own_page_is_welcome(node, admin, guest):
     _, dial = open_console(node, admin, headers={"Origin": f"https://127.0.0.1:{node.port}"})
-    dial().close()
+    with dial():
+        pass
 
 
 def test_without_websocket(node, admin, guest):

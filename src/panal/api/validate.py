@@ -20,9 +20,9 @@ MISSING: Final = "property is missing and it is not optional"
 UNKNOWN: Final = "property is not defined in schema and the schema does not allow additional properties"
 DUPLICATE: Final = "duplicate parameter (already defined in URI with conflicting values)"
 _SHOWN_CHARS: Final = 80
-_INTEGER = re.compile(r"[+-]?\d{1,19}")
-_NUMBER = re.compile(r"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?")
-_INDEXED = re.compile(r"(.*?)(0|[1-9]\d{0,4})")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+_NUMBER = re.compile(r"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?", re.ASCII)
+_INDEXED = re.compile(r"(.*?)(0|[1-9][0-9]{0,4})")
 # tabs and line breaks are text; the rest of the control characters never are
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 

@@ -57,6 +57,7 @@ OTHER_PARAMETER: dict[tuple[str, str, str], str] = {
         for verb, path in (("POST", "/access/domains"), ("PUT", "/access/domains/{realm}"))
         for name in ("mode", "port", "sslversion")
     },
+    ("GET", "/nodes/{node}/config", "property"): "more of the same kind (all, location), read only",
     ("POST", "/nodes/{node}/qemu", "vmid"): "ours may be left out: the next free number is taken",
     ("GET", "/nodes/{node}/qemu/{vmid}/rrddata", "timeframe"): "the newer `decade` is taken too",
     ("GET", "/nodes/{node}/storage/{storage}/rrddata", "timeframe"): "the newer `decade` is taken too",
