@@ -265,7 +265,7 @@ async def test_move_disk(world: World) -> None:
         await node.ok(await move_disk(node.guests, 100, "scsi0", "plain", USER))
         config = node.guests.get(100).config
         assert (config["scsi0"], config["unused0"]) == ("plain:100/vm-100-disk-0.qcow2,size=1G", VOLUME)
-        assert world.storages.drivers["plain"].path("100/vm-100-disk-0.qcow2").read_bytes()[:7] == b"content"
+        assert world.storages.drivers["plain"].path("100/vm-100-disk-0.qcow2").open("rb").read(7) == b"content"
         assert_tidy(world, node)
         await node.ok(await move_disk(node.guests, 100, "unused0", "plain", USER, delete=True))
         assert world.storages.files() == {"plain:100/vm-100-disk-0.qcow2", "plain:100/vm-100-disk-1.qcow2"}
