@@ -38,6 +38,7 @@ from panal.guests import Guests, boot
 from panal.guests.drivers.base import GuestDriver
 from panal.guests.drivers.fake import FakeDriver, image_snapshot
 from panal.guests.in_use import user_of, user_of_storage
+from panal.guests.populate import populate
 from panal.host import privileges
 from panal.network import Network
 from panal.node import NodeInfo, Sampler, Series
@@ -57,6 +58,7 @@ class Settings:
     run: Path
     driver: str = "qemu"
     web_user: str = "panal"
+    populate: int = 0
 
 
 class Gate:
@@ -93,6 +95,8 @@ async def run_node(settings: Settings, stack: AsyncExitStack) -> Services:
     _log.info("guests", adopted=settled.adopted, killed=settled.killed, released=settled.released)
     for entry in await services.tasks.start():
         _log.info("recovered", task=entry.upid, kind=entry.kind, finished=entry.committed)
+    if settings.populate and isinstance(guests.driver, FakeDriver):
+        await populate(guests, settings.populate, guests.driver)
     measure.add_sources(services)
     services.sampler.start()
     stack.push_async_callback(services.sampler.close)

@@ -32,10 +32,13 @@ def arguments(argv: list[str] | None = None) -> Settings:
     parser.add_argument("--node", default=socket.gethostname().partition(".")[0].lower(), help="name of this node")
     parser.add_argument("--driver", choices=("qemu", "fake"), default="qemu", help="hypervisor")
     parser.add_argument("--web-user", default="panal", help="user that panal-web runs as")
+    parser.add_argument("--populate", type=int, default=0, help="with --driver fake: make that many guests (benches)")
     found = parser.parse_args(argv)
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", found.node):
         parser.error(f"--node: {found.node!r} is no host name (RFC 1123, lower case)")
-    return Settings(found.node, found.state.resolve(), found.run.resolve(), found.driver, found.web_user)
+    return Settings(
+        found.node, found.state.resolve(), found.run.resolve(), found.driver, found.web_user, found.populate
+    )
 
 
 async def serve(settings: Settings) -> None:

@@ -133,18 +133,22 @@ class FakeDriver:
         except BaseException:
             _close(spec)
             raise
-        machine = self.machine
-        machine.next_pid += 1
-        machine.starts += 1
-        hardware = dict(spec.hardware) or {"machine": spec.config.get("machine") or "pc-i440fx-7.2+panal0"}
-        guest = FakeGuest(
-            spec, machine.next_pid, self._clock.monotonic_s(), hardware, "paused" if spec.paused else "running",
-            acpi=spec.config.get("acpi", "1") != "0", ram=ram, memory=_memory(spec.config), vcpus=_vcpus(spec.config),
-        )  # fmt: skip
-        machine.guests[spec.vmid] = guest
+        self.machine.starts += 1
+        guest = self.seed(spec, ram)
         log(f"fake guest started, pid {guest.pid}")
         self._tell(spec.vmid, "started")
         return self._running(guest)
+
+    def seed(self, spec: StartSpec, ram: str = "") -> FakeGuest:
+        """Put a guest onto the machine as if it had been started before (populate.py); no locks, no event."""
+        self.machine.next_pid += 1
+        hardware = dict(spec.hardware) or {"machine": spec.config.get("machine") or "pc-i440fx-7.2+panal0"}
+        guest = FakeGuest(
+            spec, self.machine.next_pid, self._clock.monotonic_s(), hardware, "paused" if spec.paused else "running",
+            acpi=spec.config.get("acpi", "1") != "0", ram=ram, memory=_memory(spec.config), vcpus=_vcpus(spec.config),
+        )  # fmt: skip
+        self.machine.guests[spec.vmid] = guest
+        return guest
 
     def _lock(self, vmid: int, disk: Disk) -> None:
         if disk.fd is None:
