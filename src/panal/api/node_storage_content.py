@@ -182,9 +182,7 @@ async def update_volume(call: Call) -> None:
     require_read(call, volid)
     if "protected" in call.params:
         call.require(f"/storage/{volid.storage}", "Datastore.Allocate")
-    driver = await call.services.storages.usable(volid.storage)
-    notes, protected = call.params.get("notes"), call.params.get("protected")
-    await driver.set_attributes(volid.name, notes=notes, protected=protected)
+    await call.services.storages.set_attributes(volid, call.params.get("notes"), call.params.get("protected"))
 
 
 @routes.delete(

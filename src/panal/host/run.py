@@ -60,8 +60,8 @@ async def run(
     `timeout_s` or says more than `max_stdout_bytes`, Unsupported when it is not installed.
     """
     program = Path(argv[0]).name
-    try:
-        process = await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE if stdout_fd is None else stdout_fd,
@@ -71,6 +71,13 @@ async def run(
             pass_fds=tuple(pass_fds),
             start_new_session=True,
         )
+    )
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # a program that is just being started must not be forgotten
+        starting.add_done_callback(_end_started)
+        raise
     except (FileNotFoundError, PermissionError) as exc:
         raise Unsupported(f"{argv[0]} cannot be run ({exc.strerror}); install it", program=program) from exc
     out = bytearray()
@@ -105,6 +112,12 @@ async def run(
     if check and status != 0:
         raise ProgramFailed(program, status, stderr)
     return Result(status, bytes(out), stderr)
+
+
+def _end_started(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(starting.result().pid, signal.SIGKILL)
 
 
 async def _feed(pipe: asyncio.StreamWriter | None, data: bytes | None) -> None:

@@ -156,6 +156,18 @@ class Storages:
         await driver.info(volid.name)
         await driver.free(volid.name)
 
+    async def set_attributes(self, volid: Volid, notes: str | None, protected: bool | None) -> None:
+        """Change notes or protection. NotFound; Conflict over `max-protected-backups`; Unsupported."""
+        driver = await self.usable(volid.storage)
+        limit = int(self.config(volid.storage).options.get("max-protected-backups", -1))
+        if protected and volid.content == "backup" and limit >= 0 and not (await driver.info(volid.name)).protected:
+            others = [v for v in await driver.list("backup", volid.vmid) if v.protected]
+            if len(others) >= limit:
+                raise Conflict(
+                    f"guest {volid.vmid} has {len(others)} protected backups, the limit of '{volid.storage}'"
+                )
+        await driver.set_attributes(volid.name, notes=notes, protected=protected)
+
     def release(self, storage_id: str, name: str) -> None:
         """A name from `free_name` is not needed any more, or stands on the storage now."""
         self._reserved.pop((storage_id, name), None)

@@ -250,6 +250,10 @@ async def test_prune(api):
         (dump / f"vzdump-qemu-100-2026_01_0{day}-12_00_00.vma.zst").write_bytes(b"x")
     (dump / "vzdump-qemu-101-2026_01_01-12_00_00.vma.zst").write_bytes(b"x")
     await api.put(f"{LOCAL}/content/local:backup/vzdump-qemu-100-2026_01_01-12_00_00.vma.zst", protected=1)
+    await api.put("/storage/local", **{"max-protected-backups": 1})
+    second = f"{LOCAL}/content/local:backup/vzdump-qemu-100-2026_01_02-12_00_00.vma.zst"
+    status, message = await api.fails("PUT", second, protected=1)
+    assert status == 500 and "limit" in message
     rows = await api.get(f"{LOCAL}/prunebackups", **{"prune-backups": "keep-last=2"}, vmid=100)
     assert [r["mark"] for r in rows] == ["protected", "remove", "remove", "keep", "keep"]
     assert len(await api.get(f"{LOCAL}/content", content="backup")) == 6

@@ -37,6 +37,7 @@ class DirDriver:
         self._dirs = layout.directories(options)
         self._files = Files(self._root, self._dirs)
         self._preallocation = str(options.get("preallocation", "metadata"))
+        self._swept = False
         self._listing = Images(self._root, self._dirs["images"])
         default = str(options.get("format", "raw"))
         self.capabilities = Capabilities(
@@ -68,7 +69,9 @@ class DirDriver:
         if options.get("create-subdirs", True) and options.get("mkdir", True):
             for content in sorted(self.capabilities.contents):
                 self._root.make_dirs(self._dirs[content])
-        self._files.sweep()
+        if not self._swept:
+            self._files.sweep()
+            self._swept = True
 
     def _require_mount(self) -> None:
         """Before every access: writing below a mount point without its mount fills the disk underneath."""
