@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import subprocess
 
@@ -182,6 +183,18 @@ async def test_guests_survive_the_daemon_and_are_found_again(rig: Rig):
     os.close(rig.driver.serial(100, 0))
     os.kill(running.pid, 9)
     await rig.settle(lambda: "crashed" in rig.kinds())
+
+
+async def test_a_guest_that_hangs_at_adoption_speaks_again_later(rig: Rig):
+    running = await rig.start({"scsi0": rig.disk("a")})
+    await _forget(rig)
+    os.kill(running.pid, signal.SIGSTOP)
+    await rig.connect()
+    assert [r.vmid for r in await rig.driver.adopt()] == [100]
+    assert (await rig.driver.info(100)).qmpstatus == "unknown"
+    os.kill(running.pid, signal.SIGCONT)
+    assert (await rig.driver.info(100)).qmpstatus == "running"
+    await rig.driver.pause(100)
 
 
 async def test_a_daemon_that_hangs_does_not_lock_its_successor_out(rig: Rig):

@@ -153,7 +153,7 @@ async def _driver(settings: Settings) -> GuestDriver:
     from panal.guests.drivers.qemu import QemuDriver
     from panal.network import Ports
 
-    return await QemuDriver.open(settings.run, settings.node, Ports())
+    return await QemuDriver.open(settings.run, settings.node, Ports(), measure.on_error)
 
 
 async def _upkeep(settings: Settings, services: Services) -> None:

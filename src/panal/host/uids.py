@@ -7,6 +7,7 @@ above those that distributions and systemd give to people, services and containe
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from dataclasses import dataclass
@@ -39,5 +40,28 @@ def take(directory: Path = DIRECTORY, base: int = BASE, count: int = COUNT, hint
         except BlockingIOError:
             os.close(fd)
             continue
+        if not _is(directory / str(uid), fd):  # given back by another just now: we hold a file that is gone
+            os.close(fd)
+            continue
         return Lease(uid, fd)
     raise Busy(f"all {count} user ids for guests are taken on this machine; stop a guest first")
+
+
+def give_back(uid: int, directory: Path = DIRECTORY) -> None:
+    """Remove the lock file of a uid whose process has ended; nothing happens while anybody still holds it."""
+    path = directory / str(uid)
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(path, fd):
+                path.unlink()
+        finally:
+            os.close(fd)
+
+
+def _is(path: Path, fd: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(fd).st_ino
+    except FileNotFoundError:
+        return False

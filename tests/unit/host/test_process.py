@@ -109,7 +109,12 @@ def test_uid_is_free_again_when_the_last_descriptor_is_closed():
         os.close(copy)
         third = uids.take(directory, 5000, 2, hint=1)
         assert third.uid == 5000
+        uids.give_back(third.uid, directory)
+        assert (directory / "5000").exists()
         os.close(second.fd)
         os.close(third.fd)
+        uids.give_back(5000, directory)
+        uids.give_back(5001, directory)
+        assert list(directory.iterdir()) == []
     finally:
         shutil.rmtree(directory)

@@ -41,15 +41,16 @@ async def adopt(host: Host, handler: Callable[[int], Callable[[Event], None]]) -
     for name in host.cgroups.names():
         if not (name.isdigit() and int(name) in kept):
             host.cgroups.remove(name)
-    await asyncio.gather(*(_connect(host, guest, handler(guest.vmid)) for guest in found))
+    await asyncio.gather(*(connect(host, guest, handler(guest.vmid), _CONNECT_S) for guest in found))
     return found
 
 
-async def _connect(host: Host, guest: Guest, on_event: Callable[[Event], None]) -> None:
+async def connect(host: Host, guest: Guest, on_event: Callable[[Event], None], timeout_s: float) -> None:
+    """(Re)connect to a guest's monitor; one that does not answer is left without, status `unknown`."""
     for name in MONITORS:  # the second one when a daemon that hangs still holds the first
         path = host.places.directory(guest.vmid) / name
         with contextlib.suppress(PanalError):
-            guest.monitor = await Monitor.connect(path, on_event, _CONNECT_S)
+            guest.monitor = await Monitor.connect(path, on_event, timeout_s)
             guest.version = guest.monitor.version
             state = await guest.call("query-status")
             guest.status = str(state["status"])

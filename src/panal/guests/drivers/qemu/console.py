@@ -30,12 +30,11 @@ def serial(places: Places, guest: Guest, port: int) -> int:
         earlier.close()
     session = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        session.settimeout(2)
+        session.setblocking(False)  # a QEMU that hangs with a full queue must not hold the loop
         session.connect(str(places.directory(guest.vmid) / f"serial{port}"))
     except OSError as exc:
         session.close()
         raise Unavailable(f"the serial port {port} of VM {guest.vmid} does not answer: {exc.strerror or exc}") from exc
-    session.setblocking(False)
     guest.sessions[port] = session  # our copy ends the session when the next one comes
     return os.dup(session.fileno())
 

@@ -22,6 +22,7 @@ from panal.guests.drivers.qemu.launch import Host
 from panal.guests.drivers.qemu.qmp import CommandFailed, Event
 from panal.guests.drivers.qemu.records import Places
 from panal.host import cgroups, kvm, systemd
+from panal.host.process import find
 from panal.host.run import run
 from panal.network import Ports
 
@@ -40,15 +41,18 @@ _FOREVER_S: Final = 365 * 24 * 3600
 class QemuDriver:
     """See GuestDriver. `open` finds out what the machine offers; nothing else may be called before."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, on_error: Callable[[str, BaseException], None] | None = None) -> None:
+        """`on_error(what, error)` is told of failures nobody waits for: cleaning up, a callback of `watch`."""
         self.host = host
         self._guests: dict[int, Guest] = {}
         self._starting: set[int] = set()
         self._callbacks: list[Callable[[GuestEvent], Awaitable[None]]] = []
-        self._on_error: Callable[[str, BaseException], None] = lambda what, error: None
+        self._on_error = on_error or _ignore
 
     @classmethod
-    async def open(cls, run_dir: Path, node: str, ports: Ports) -> QemuDriver:
+    async def open(
+        cls, run_dir: Path, node: str, ports: Ports, on_error: Callable[[str, BaseException], None] | None = None
+    ) -> QemuDriver:
         """Look at the machine once. Unavailable when QEMU is not installed."""
         reason = launch.installed()
         if reason:
@@ -60,7 +64,7 @@ class QemuDriver:
             places, ports, cgroups.detect(node), await kvm.decide(run_dir, launch.QEMU),
             f"{words[0]}.{words[1]}", systemd.running(), f"panal-{node}-",
         )  # fmt: skip
-        return cls(host)
+        return cls(host, on_error)
 
     # life
 
@@ -75,10 +79,20 @@ class QemuDriver:
         try:
             guest = await launch.launch(self.host, spec, log, self._handler(spec.vmid))
             self._hold(guest)
+        except BaseException:
+            self._hold_what_would_not_die(spec.vmid)
+            raise
         finally:
             self._starting.discard(spec.vmid)
         self._tell(guest, "started")
         return guest.record.running()
+
+    def _hold_what_would_not_die(self, vmid: int) -> None:
+        """A process that hangs in the kernel after a failed start: the guest is not stopped, and nobody may think so."""
+        record = self.host.places.read(vmid)
+        held = find(record.pid, record.started) if record else None
+        if record is not None and held is not None:
+            self._hold(Guest(record, held, None, leaving=True))
 
     def _hold(self, guest: Guest) -> None:
         self._guests[guest.vmid] = guest
@@ -91,14 +105,15 @@ class QemuDriver:
         if guest is None:
             return
         guest.leaving = True
+        patience_s = 0.0
         with contextlib.suppress(PanalError):
-            # QEMU writes its caches out on quit; one that hangs gets SIGKILL
+            # QEMU writes its caches out on quit; one that does not answer gets SIGKILL at once
             await guest.call("quit", timeout_s=_QUIT_S)
-        waiting = timeout_s if guest.process.alive and guest.monitor is not None else 0
-        if not await guest.process.wait(min(waiting, timeout_s)):
+            patience_s = timeout_s
+        if not await guest.process.wait(patience_s):
             await guest.process.kill(timeout_s)
-        async with asyncio.timeout(timeout_s + 5):
-            await guest.ended.wait()
+        if not await self.wait_stopped(vmid, timeout_s):
+            raise Failed(f"VM {vmid} has ended, but what it leaves behind cannot be removed; see the daemon's log")
 
     async def shutdown(self, vmid: int) -> None:
         """See GuestDriver."""
@@ -182,12 +197,12 @@ class QemuDriver:
 
     async def sample(self) -> Sequence[Live]:
         """See GuestDriver."""
-        return await asyncio.gather(*(sample.sample(guest) for guest in list(self._guests.values())))
+        return await asyncio.gather(*(self._sample(guest) for guest in list(self._guests.values())))
 
     async def info(self, vmid: int) -> Live:
         """See GuestDriver."""
         guest = self._guests.get(vmid)
-        return Live(vmid, "stopped") if guest is None else await sample.sample(guest)
+        return Live(vmid, "stopped") if guest is None else await self._sample(guest)
 
     async def adopt(self) -> Sequence[Running]:
         """See GuestDriver."""
@@ -220,6 +235,12 @@ class QemuDriver:
         if guest is None:
             raise NotFound(f"VM {vmid} not running", vmid=vmid)
         return guest
+
+    async def _sample(self, guest: Guest) -> Live:
+        if guest.monitor is None or guest.monitor.closed.is_set():
+            await adopt.connect(self.host, guest, self._handler(guest.vmid), sample.QMP_S)
+        self.host.places.trim_log(guest.vmid)
+        return await sample.sample(guest)
 
     def _handler(self, vmid: int) -> Callable[[Event], None]:
         def handle(event: Event) -> None:
@@ -263,10 +284,17 @@ class QemuDriver:
             continue
         why = guest.process.status()
         clean = guest.leaving or why == "exit status 0"
-        await launch.discard(self.host, guest)
+        try:
+            await launch.discard(self.host, guest)
+        except Exception as exc:
+            self._on_error(f"cleaning up after VM {guest.vmid}", exc)
         self._guests.pop(guest.vmid, None)
         guest.status = "stopped"
         guest.ended.set()
         if guest.events.full():
             guest.events.get_nowait()
         self._tell(guest, "stopped" if clean else "crashed", why)
+
+
+def _ignore(what: str, error: BaseException) -> None:
+    """Where nobody listens."""

@@ -101,6 +101,8 @@ async def discard(host: Host, guest: Guest) -> None:
     if guest.monitor is not None:
         await guest.monitor.close()
     guest.process.close()
+    if guest.record.uid is not None:
+        uids.give_back(guest.record.uid)
     host.cgroups.remove(str(guest.vmid))
     host.places.remove(guest.vmid)
 

@@ -19,6 +19,7 @@ from panal.guests.drivers.base import Running
 
 MONITORS = ("qmp0", "qmp1")
 """two, because one monitor serves one client; the second is for a daemon that finds the first one held"""
+MAX_LOG = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,13 @@ class Places:
         """Where QEMU's messages go."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         return os.open(self.directory(vmid) / "log", flags, 0o600)
+
+    def trim_log(self, vmid: int) -> None:
+        """Keep QEMU's messages bounded: a guest can make it complain for ever. It appends, so emptying is safe."""
+        with contextlib.suppress(OSError):
+            path = self.directory(vmid) / "log"
+            if path.stat().st_size > MAX_LOG:
+                os.truncate(path, 0)
 
     def last_words(self, vmid: int) -> str:
         """The end of QEMU's messages, for an error."""
