@@ -142,7 +142,10 @@ async def _plan(guests: Guests, vmid: int, wish: Wish, authorize: Authorize) -> 
     check_lock(guest.lock, skiplock=wish.skiplock)
     texts, made = await plan_disks(guests, vmid, wish.set, volumes(guest.config, guest.pending))
     named = replace(wish, set=_generated(guests, guest, texts))
-    return _Plan(guest, named, plan_change(state_of(guests, guest), named), tuple(made))
+    change = plan_change(state_of(guests, guest), named)
+    if change.free and guests.readers[vmid]:
+        raise Conflict(f"VM {vmid} is being cloned; remove its volumes when that has ended", vmid=vmid)
+    return _Plan(guest, named, change, tuple(made))
 
 
 async def _write(guests: Guests, vmid: int, wish: Wish) -> None:

@@ -68,7 +68,7 @@ async def _new(guests: Guests, vmid: int, drive: Drive, namer: Namer) -> Planned
 async def _existing(guests: Guests, vmid: int, drive: Drive) -> str:
     storage, name = split(drive.volid or "")
     try:
-        driver = guests.storages.driver(storage)
+        driver = await guests.storages.usable(storage)
         volume = await driver.info(name)
     except (NotFound, BadInput) as exc:
         raise BadInput(drive.key, f"volume '{drive.volid}' does not exist: {exc}") from exc

@@ -70,7 +70,7 @@ async def plan_move(
     check_lock(guest.lock)
     drive = movable(guests, guest, key)
     source_storage, source_name = split(drive.volid or "")
-    source = guests.storages.driver(source_storage)
+    source = await guests.storages.usable(source_storage)
     try:
         size = (await source.info(source_name)).size
     except NotFound as exc:
@@ -119,7 +119,7 @@ def build_move(guests: Guests, args: Args) -> Sequence[Step]:
     storage, name = split(str(args["source"]))
 
     async def fill(driver: StorageDriver) -> None:
-        await guests.storages.driver(storage).copy(name, driver, target.name, target.fmt)
+        await (await guests.storages.usable(storage)).copy(name, driver, target.name, target.fmt)
 
     return [
         allocate_step(guests, vmid, target, fill),

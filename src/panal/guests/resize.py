@@ -81,7 +81,7 @@ async def plan_resize(guests: Guests, vmid: int, key: str, size: str, digest: st
     running = vmid in guests.live.running()
     drive = resizable(guest, key, running=running)
     storage, name = split(drive.volid or "")
-    driver = guests.storages.driver(storage)
+    driver = await guests.storages.usable(storage)
     if not driver.capabilities.resize:
         raise Unsupported(f"storage '{storage}' cannot resize volumes; move the disk to one that can")
     try:
@@ -103,7 +103,7 @@ def build_resize(guests: Guests, args: Args) -> Sequence[Step]:
         if vmid in guests.live.running() and args["size"] > args["from"]:
             await guests.driver.resize_disk(vmid, key, size)
         elif args["size"] > args["from"]:
-            await guests.storages.driver(storage).resize(name, size)
+            await (await guests.storages.usable(storage)).resize(name, size)
 
     async def record() -> None:
         await _record(guests, vmid, str(args["birth"]), volid, size)
@@ -111,7 +111,7 @@ def build_resize(guests: Guests, args: Args) -> Sequence[Step]:
     async def look() -> None:
         # an image does not shrink again: what is left to undo is a configuration that would lie about it
         try:
-            actual = (await guests.storages.driver(storage).info(name)).size
+            actual = (await (await guests.storages.usable(storage)).info(name)).size
         except NotFound:
             return
         await _record(guests, vmid, str(args["birth"]), volid, actual)
