@@ -54,7 +54,8 @@ END = f"--{BOUNDARY}--\r\n".encode()
 def wait_for(check, timeout_s: float = 30) -> None:
     until = time.monotonic() + timeout_s
     while not check():
-        assert time.monotonic() < until, "did not come true in time"
+        if time.monotonic() > until:
+            raise TimeoutError("did not come true in time")
         time.sleep(0.05)
 
 
