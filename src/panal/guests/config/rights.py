@@ -88,7 +88,9 @@ def _bridge_needs(config: Mapping[str, str], name: str, text: str) -> list[Need]
     ):
         return []
     path = f"/sdn/zones/localnetwork/{nic.bridge}"
-    return [Need(path if nic.tag is None else f"{path}/{nic.tag}", ("SDN.Use",))]
+    # each VLAN the card can reach counts, tagged by the bridge (tag) or by the guest (trunks)
+    vlans = {nic.tag} - {None} | {n for first, last in nic.trunks for n in range(first, last + 1)}
+    return [Need(f"{path}/{n}", ("SDN.Use",)) for n in sorted(v for v in vlans if v)] or [Need(path, ("SDN.Use",))]
 
 
 def _key_needs(vmid: int, name: str, texts: list[str]) -> list[Need]:

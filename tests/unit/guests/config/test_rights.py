@@ -95,6 +95,15 @@ def test_bridges():
     assert use not in needs(100, {"net0": "e1000=BC:24:11:00:00:01,bridge=vmbr0,tag=10"}, {}, wish)
 
 
+def test_every_vlan_of_a_trunk_is_asked_for():
+    """Row 13: trunks reach what `tag` reaches. Seen to fail with `nic.trunks` left out."""
+    paths = {n.path for n in needs(100, {}, {}, Wish({"net0": "virtio,bridge=vmbr0,tag=10,trunks=12;20-22"}))}
+    assert paths == {ME} | {f"/sdn/zones/localnetwork/vmbr0/{n}" for n in (10, 12, 20, 21, 22)}
+    assert Need("/sdn/zones/localnetwork/vmbr0", ("SDN.Use",)) in needs(
+        100, {}, {}, Wish({"net0": "virtio,bridge=vmbr0"})
+    )
+
+
 def test_a_pool_does_instead_of_the_guest_while_it_is_made():
     found = needs(100, {}, {}, Wish({"scsi0": "local:8", "cores": "2", "args": "-x"}), pool="web")
     assert [(n.path, n.or_path, n.root) for n in found] == [
