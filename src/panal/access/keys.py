@@ -78,7 +78,7 @@ class Keyring:
     async def current(self) -> TicketKey:
         """The key to sign with: rotated first when it is due."""
         keys = self.all()
-        if keys and keys[0].created_s + KEY_LIFE_S > self._clock.wall_s():
+        if keys and _young(keys[0].created_s, self._clock.wall_s()):
             return keys[0]
         async with self._lock:
             await self.rotate()
@@ -91,7 +91,7 @@ class Keyring:
         """Make a new key when the newest is due; drop those nothing can be signed with any more. True: a new one."""
         now = self._clock.wall_s()
         items = sorted(self._store.list(KEY), key=lambda item: int(item.key[len(KEY) :]))
-        if items and float(items[-1].value["created_s"]) + KEY_LIFE_S > now:
+        if items and _young(float(items[-1].value["created_s"]), now):
             return False
         number = int(items[-1].key[len(KEY) :]) + 1 if items else 1
         pem = await asyncio.to_thread(_make_pem)
@@ -102,6 +102,11 @@ class Keyring:
         key = f"{KEY}{number:010d}"
         result = await self._store.txn([Absent(key)], [Put(key, value), *map(Delete, useless)])
         return result.ok
+
+
+def _young(created_s: float, now_s: float) -> bool:
+    """Whether a key still signs; one from the future (the clock was wrong) does not."""
+    return now_s - KEY_LIFE_S < created_s <= now_s + GRACE_S
 
 
 def _make_pem() -> str:

@@ -65,10 +65,11 @@ def key_of(userid: str, exists: bool) -> str:
 def charge(record: Json | None, address: str, now_s: float) -> Json | None:
     """Count one try. The new record, or None when no more tries are allowed now. Pure."""
     record = record or {}
-    pairs = {a: p for a, p in record.get("pairs", {}).items() if p[1] + PAIR_LOCK_S > now_s}
+    # what lies in the future was written while the clock was wrong: it must not lock for years
+    pairs = {a: p for a, p in record.get("pairs", {}).items() if now_s - PAIR_LOCK_S < p[1] <= now_s + PAIR_LOCK_S}
     known = {a: t for a, t in record.get("known", {}).items() if t + KNOWN_S > now_s}
     total, since = record.get("total", [0, now_s])
-    if since + TOTAL_WINDOW_S <= now_s:
+    if not now_s - TOTAL_WINDOW_S < since <= now_s + TOTAL_WINDOW_S:
         total, since = 0, now_s
     count = pairs.get(address, [0, now_s])[0]
     if count >= PAIR_TRIES or (address not in known and total >= TOTAL_TRIES):

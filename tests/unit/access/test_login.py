@@ -252,6 +252,18 @@ async def test_a_hash_of_a_former_user_is_no_password(access: Access, eve: str) 
     await refused(access, eve, GOOD)
 
 
+async def test_a_clock_that_was_wrong_for_a_while_locks_nobody_out(access: Access, eve: str, clock: FakeClock) -> None:
+    """Fault list: clock jumps. Planted faults: `charge` and `_young` that take the future for now."""
+    clock.now_s += 365 * 86400
+    for number in range(TOTAL_TRIES + PAIR_TRIES):
+        await refused(access, eve, "wrong", f"203.0.{number // PAIR_TRIES}.1")
+    await attempt(access, "root@pam", "correct horse")
+    clock.now_s -= 365 * 86400
+    admitted = await attempt(access, eve, GOOD, "203.0.0.1")
+    await authenticate(access, admitted.ticket, None, None, False)
+    assert access.keyring.all()[0].created_s <= clock.now_s
+
+
 def test_addresses() -> None:
     assert network_of("192.0.2.1") == "192.0.2.1"
     assert network_of("::ffff:192.0.2.1") == "192.0.2.1"
