@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 from panal.api.call import Call
@@ -61,7 +62,8 @@ async def upload(call: Call) -> str:
     storage = call.params["storage"]
     place = await begin(call.services.storages, storage, call.params.get("content", "iso"))
     try:
-        size = await call.receive(place.fd)
+        await call.receive(place.fd)
+        size = os.fstat(place.fd).st_size
         content, filename = call.params["content"], call.params["filename"]
         checksum = Checksum.of(call.params.get("checksum-algorithm"), call.params.get("checksum"))
         check_name(place.driver, content, filename)
