@@ -60,28 +60,8 @@ async def run(
     `timeout_s` or says more than `max_stdout_bytes`, Unsupported when it is not installed.
     """
     program = Path(argv[0]).name
-    starting = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE if stdout_fd is None else stdout_fd,
-            stderr=asyncio.subprocess.PIPE,
-            env={"LANG": "C", "LC_ALL": "C", "PATH": PATH, **(env or {})},
-            cwd=cwd,
-            pass_fds=tuple(pass_fds),
-            start_new_session=True,
-        )
-    )
-    try:
-        process = await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        # a program that is just being started must not be forgotten
-        starting.add_done_callback(_end_started)
-        raise
-    except (FileNotFoundError, PermissionError) as exc:
-        raise Unsupported(f"{argv[0]} cannot be run ({exc.strerror}); install it", program=program) from exc
-    out = bytearray()
-    err = bytearray()
+    process = await _start(argv, stdin is not None, stdout_fd, pass_fds, env, cwd)
+    out, err = bytearray(), bytearray()
 
     def keep_out(data: bytes) -> None:
         if on_output is not None:
@@ -112,6 +92,31 @@ async def run(
     if check and status != 0:
         raise ProgramFailed(program, status, stderr)
     return Result(status, bytes(out), stderr)
+
+
+async def _start(
+    argv: Sequence[str], feeds: bool, stdout_fd: int | None, pass_fds: Sequence[int], env: Mapping[str, str] | None,
+    cwd: str,
+) -> asyncio.subprocess.Process:  # fmt: skip
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE if feeds else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE if stdout_fd is None else stdout_fd,
+            stderr=asyncio.subprocess.PIPE,
+            env={"LANG": "C", "LC_ALL": "C", "PATH": PATH, **(env or {})},
+            cwd=cwd,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_end_started)  # a program that is just being started must not be forgotten
+        raise
+    except (FileNotFoundError, PermissionError) as exc:
+        raise Unsupported(f"{argv[0]} cannot be run ({exc.strerror}); install it", program=Path(argv[0]).name) from exc
 
 
 def _end_started(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
