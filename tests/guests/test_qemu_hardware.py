@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -179,20 +180,29 @@ async def test_extra_arguments_come_last(rig: Rig):
 @pytest.mark.skipif(not os.path.exists("/usr/share/OVMF/OVMF_CODE_4M.fd"), reason="the package ovmf is not installed")
 @pytest.mark.parametrize("fmt", ["raw", "qcow2", ""])
 async def test_ovmf_keeps_its_variables(rig: Rig, fmt: str):
+    """Planted fault: a check for emptiness that fails reads as empty, and every start wipes the variables."""
     config = {"bios": "ovmf", "machine": "q35", "serial0": "socket"}
     if fmt:
         config["efidisk0"] = f"{rig.disk('efi', fmt=fmt, size='4M')},efitype=4m"
     await rig.start(config)
     assert (await rig.driver.info(100)).status == "running"
     await rig.driver.stop(100)
-    if fmt == "raw":
-        assert b"\x8d\x2b\xf1\xff" in rig.path("tt:efi.raw").read_bytes()[:4096]  # GUID of the variable store
-        with rig.path("tt:efi.raw").open("r+b") as file:
-            file.seek(100_000)
-            file.write(b"kept")
-        await rig.start(config)
-        await rig.driver.stop(100)
-        assert rig.path("tt:efi.raw").read_bytes()[100_000:100_004] == b"kept"
+    if not fmt:
+        return
+    image, plain = rig.path(f"tt:efi.{fmt}"), rig.directory / "plain"
+
+    def content() -> bytes:
+        subprocess.run(["qemu-img", "convert", "-f", fmt, "-O", "raw", str(image), str(plain)], check=True)
+        return plain.read_bytes()
+
+    assert b"\x8d\x2b\xf1\xff" in content()[:4096]  # GUID of the variable store
+    subprocess.run(
+        ["qemu-io", "-f", fmt, "-c", "write -P 0x5a 100000 512", str(image)], check=True, capture_output=True
+    )
+    await rig.start(config)
+    await rig.driver.snapshot_disks(100, ["efidisk0"] if fmt == "qcow2" else [], "s")
+    await rig.driver.stop(100)
+    assert content()[100_000:100_512] == b"\x5a" * 512
 
 
 async def test_missing_ovmf_names_the_package(rig: Rig, monkeypatch):

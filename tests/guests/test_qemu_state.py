@@ -86,6 +86,28 @@ async def test_ram_and_disks_of_one_moment_come_back(rig: Rig, guest_disk):
     console.close()
 
 
+@pytest.mark.parametrize("hardware", ["virtio-scsi-single", "virtio-scsi-pci", "lsi", "sata", "virtio"])
+async def test_disks_can_be_snapshotted_after_the_ram_and_the_guest_goes_on(rig: Rig, hardware: str):
+    kind = {"sata": "sata0", "virtio": "virtio0"}.get(hardware, "scsi0")
+    iothread = ",iothread=1" if hardware in ("virtio-scsi-single", "virtio") else ""
+    config = {kind: f"{rig.disk('a')}{iothread}", "efidisk0": rig.disk("e"), "bios": "seabios"}
+    if kind == "scsi0":
+        config["scsihw"] = hardware
+    await rig.start(config)
+    for name in ("one", "two"):
+        await rig.driver.pause(100)
+        state = os.open(rig.directory / name, os.O_RDWR | os.O_CREAT, 0o600)
+        await rig.driver.save_ram(100, state, lambda done, total: None)
+        os.close(state)
+        await rig.driver.snapshot_disks(100, [kind, "efidisk0"], name)
+        await rig.driver.resume(100)
+        assert (await rig.driver.info(100)).qmpstatus == "running"
+    shown = subprocess.run(
+        ["qemu-img", "snapshot", "-lU", str(rig.directory / "a.qcow2")], capture_output=True, check=True
+    )
+    assert shown.stdout.count(b"\n") == 4
+
+
 async def test_damaged_ram_is_refused_and_nothing_runs(rig: Rig):
     bad = os.open(rig.directory / "bad", os.O_RDWR | os.O_CREAT, 0o600)
     os.write(bad, b"QEVM" + os.urandom(4096))

@@ -63,7 +63,19 @@ def first_look(cpuinfo: str = "/proc/cpuinfo", modules: str = "/sys/module", dev
         return Kvm(False, "KVM is not used: this machine is itself a guest without nested virtualisation (kvm_pvm)")
     if not re.search(r"^flags\s*:.*\b(svm|vmx)\b", Path(cpuinfo).read_text(), re.M):
         return Kvm(False, "KVM is not used: the CPU offers no hardware virtualisation (svm or vmx)")
+    if os.geteuid() == 0 and groups(device) is None:
+        return Kvm(
+            False, f"KVM is not used: guests have users of their own and these may not open {device} (group kvm)"
+        )
     return None
+
+
+def groups(device: str = "/dev/kvm") -> list[int] | None:
+    """Groups a guest's user must be in to open the device; None when no group helps (mode or owner)."""
+    status = Path(device).stat()
+    if status.st_mode & 0o006 == 0o006:
+        return []
+    return [status.st_gid] if status.st_mode & 0o060 == 0o060 and status.st_gid != 0 else None
 
 
 class _SeenError(Exception):
@@ -74,11 +86,6 @@ async def _confirm(qemu: str) -> Kvm:
     """Stage 2: boot the machine's own kernel (or the firmware, where no kernel can be read) and wait for its first line."""
     kernels = sorted(k for pattern in _KERNELS for k in glob.glob(pattern) if os.access(k, os.R_OK))  # noqa: PTH207
     wanted = b"Linux version" if kernels else b"SeaBIOS (version"
-    argv = [qemu, "-accel", "kvm", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    argv += ["-chardev", "stdio,id=c", "-device", "isa-debugcon,iobase=0x402,chardev=c"]
-    if kernels:
-        argv = [*argv[:-4], "-serial", "stdio", "-kernel", kernels[-1]]
-        argv += ["-append", "earlyprintk=serial,ttyS0 console=ttyS0 panic=-1"]
     text = bytearray()
 
     def look(piece: bytes) -> None:
@@ -87,9 +94,16 @@ async def _confirm(qemu: str) -> Kvm:
             raise _SeenError
 
     try:
-        await run(argv, timeout_s=CONFIRM_S, on_output=look, check=False)
+        await run(_argv(qemu, kernels[-1] if kernels else None), timeout_s=CONFIRM_S, on_output=look, check=False)
     except _SeenError:
         return Kvm(True, "KVM is used: a test guest booted with it")
     except PanalError as exc:
         return Kvm(False, f"KVM is not used: the test guest said nothing in time ({exc})")
     return Kvm(False, "KVM is not used: the test guest ended without a word")
+
+
+def _argv(qemu: str, kernel: str | None) -> list[str]:
+    argv = [qemu, "-accel", "kvm", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    if kernel is None:
+        return [*argv, "-chardev", "stdio,id=c", "-device", "isa-debugcon,iobase=0x402,chardev=c"]
+    return [*argv, "-serial", "stdio", "-kernel", kernel, "-append", "earlyprintk=serial,ttyS0 console=ttyS0 panic=-1"]

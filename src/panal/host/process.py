@@ -110,17 +110,25 @@ class Process:
 
 
 def spawn(
-    argv: Sequence[str], *, fds: Sequence[int], output_fd: int, uid: int | None = None, cwd: str = "/"
+    argv: Sequence[str],
+    *,
+    fds: Sequence[int],
+    output_fd: int,
+    uid: int | None = None,
+    groups: Sequence[int] = (),
+    cwd: str = "/",
 ) -> Process:
     """Start a program in its own session with the descriptors `fds` under their own numbers; does not wait for it.
 
-    `output_fd` gets standard output and error. With `uid` it runs as that user and group, without capabilities. The way
+    `output_fd` gets standard output and error. With `uid` it runs as that user and group (and in
+    `groups`), without capabilities. The way
     there is `setpriv`: a change of user in the child would make Python fork (slow in a big process) instead of vfork.
     Raises Unavailable when the program is missing, Failed when it cannot be started.
     """
     privileges = ["--no-new-privs"]
     if uid is not None:
-        who = ["--reuid", str(uid), "--regid", str(uid), "--clear-groups"]
+        who = ["--reuid", str(uid), "--regid", str(uid)]
+        who += ["--groups", ",".join(map(str, groups))] if groups else ["--clear-groups"]
         privileges += [*who, "--inh-caps=-all", "--bounding-set=-all"]
     if not os.access(argv[0], os.X_OK):
         raise Unavailable(f"the program {argv[0]} is not installed; install it and try again", program=argv[0])

@@ -1,5 +1,7 @@
 """Control groups: what is written for which limits, in either version."""
 
+import os
+
 from panal.host import cgroups, kvm
 from panal.host.cgroups import Cgroups, Limits
 
@@ -48,10 +50,41 @@ def test_kvm_is_refused_at_first_look(tmp_path):
     missing = kvm.first_look(str(cpu), str(tmp_path), str(device))
     assert missing is not None and "does not exist" in missing.reason
     device.touch()
+    device.chmod(0o666)
     no_cpu = kvm.first_look(str(cpu), str(tmp_path), str(device))
     assert no_cpu is not None and "svm or vmx" in no_cpu.reason
     cpu.write_text("flags\t\t: fpu vmx vme\n")
     assert kvm.first_look(str(cpu), str(tmp_path), str(device)) is None
+    device.chmod(0o600)
+    closed = kvm.first_look(str(cpu), str(tmp_path), str(device))
+    assert (closed is not None) == (os.geteuid() == 0)
+    device.chmod(0o666)
+    assert kvm.groups(str(device)) == []
     (tmp_path / "kvm_pvm").mkdir()
     nested = kvm.first_look(str(cpu), str(tmp_path), str(device))
     assert nested is not None and not nested.usable
+
+
+async def test_kvm_is_decided_once_a_boot(tmp_path, monkeypatch):
+    looks = []
+
+    def look():
+        looks.append(1)
+        return kvm.Kvm(False, "because")
+
+    monkeypatch.setattr(kvm, "first_look", look)
+    first = await kvm.decide(tmp_path, "/nowhere/qemu")
+    assert await kvm.decide(tmp_path, "/nowhere/qemu") == first == kvm.Kvm(False, "because")
+    assert len(looks) == 1
+    monkeypatch.setattr(kvm, "boot_id", lambda: "another")
+    await kvm.decide(tmp_path, "/nowhere/qemu")
+    assert len(looks) == 2
+
+
+async def test_kvm_that_stays_silent_is_not_used(monkeypatch):
+    """Stage 2 with a program that says nothing, and one that speaks as a guest would."""
+    monkeypatch.setattr(kvm, "_KERNELS", ())
+    silent = await kvm._confirm("/bin/true")
+    assert not silent.usable
+    monkeypatch.setattr(kvm, "_argv", lambda qemu, kernel: ["/bin/echo", "SeaBIOS (version 1)"])
+    assert (await kvm._confirm("qemu")).usable

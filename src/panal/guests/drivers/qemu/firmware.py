@@ -5,6 +5,7 @@ OVMF's variables live in efidisk0; an empty one (just allocated) is filled from 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ def files(*, large: bool, keys: bool, q35: bool) -> Files:
 async def firmware(argv: Argv, config: Mapping[str, str], disks: Sequence[Disk]) -> dict[str, object]:
     """Add the firmware's block nodes; returns machine properties. BadInput naming `bios` when the package is missing."""
     if config.get("bios", "seabios") != "ovmf":
+        spare = next((d for d in disks if d.key == "efidisk0"), None)
+        if spare is not None and spare.fd is not None:  # not on the machine, but in its snapshots
+            _variables(argv, spare.fd, spare.fmt, name="drive-efidisk0", locking=True)
         return {}
     drive = parse_drive("efidisk0", config["efidisk0"]) if "efidisk0" in config else None
     large = drive is None or drive.options.get("efitype", "2m") == "4m"
@@ -60,31 +64,34 @@ async def firmware(argv: Argv, config: Mapping[str, str], disks: Sequence[Disk])
     else:
         fd, fmt = disk.fd, disk.fmt
         await _fill(fd, fmt, chosen.variables)
-    nodes: dict[str, object] = {"driver": "file", "filename": argv.fdset(fd, write=True), "node-name": "file-efidisk0"}
-    if disk is not None:
-        nodes["locking"] = "on"
-    argv.blockdev(nodes)
-    inner = {"driver": fmt, "node-name": "drive-efidisk0", "file": "file-efidisk0"}
-    argv.blockdev(inner if fmt == "raw" else {**inner, "backing": None})
-    # the volume may be larger than the flash chip must be
-    argv.blockdev({"driver": "raw", "node-name": "pflash1", "file": "drive-efidisk0", "size": size})
-    machine: dict[str, object] = {"pflash0": "pflash0", "pflash1": "pflash1"}
+    _variables(argv, fd, fmt, name="format-efidisk0", locking=disk is not None)
+    # The volume may be larger than the flash chip must be. The topmost node has the drive's name: snapshots want a root.
+    argv.blockdev({"driver": "raw", "node-name": "drive-efidisk0", "file": "format-efidisk0", "size": size})
+    machine: dict[str, object] = {"pflash0": "pflash0", "pflash1": "drive-efidisk0"}
     if chosen.code.name.endswith(".secboot.fd"):
         machine["smm"] = True
     return machine
 
 
+def _variables(argv: Argv, fd: int, fmt: str, *, name: str, locking: bool) -> None:
+    protocol: dict[str, object] = {
+        "driver": "file",
+        "node-name": "file-efidisk0",
+        "filename": argv.fdset(fd, write=True),
+    }
+    argv.blockdev(protocol | ({"locking": "on"} if locking else {}))
+    node: dict[str, object] = {"driver": fmt, "node-name": name, "file": "file-efidisk0"}
+    argv.blockdev(node | ({"backing": None} if fmt == "qcow2" else {}))
+
+
 async def _fill(fd: int, fmt: str, template: Path) -> None:
-    """Write the template into a volume that holds nothing but zeros yet."""
+    """Write the template into a volume that holds nothing yet; one that holds anything is never touched."""
     path = f"/dev/fd/{fd}"
-    head = await run(
-        ["qemu-img", "dd", "-f", fmt, "-O", "raw", f"if={path}", "of=/dev/stdout", "bs=4096", "count=1"],
-        timeout_s=10, pass_fds=(fd,), check=False,
-    ) if fmt != "raw" else None  # fmt: skip
-    first = os.pread(fd, 4096, 0) if head is None else head.stdout
-    if any(first):
-        return
-    await run(
-        ["qemu-img", "convert", "-n", "--target-is-zero", "-f", "raw", "-O", fmt, str(template), path],
-        timeout_s=30, pass_fds=(fd,),
-    )  # fmt: skip
+    shown = await run(["qemu-img", "map", "--output=json", "-f", fmt, path], timeout_s=10, pass_fds=(fd,))
+    blank = not any(extent["data"] and not extent["zero"] for extent in json.loads(shown.stdout))
+    if not blank and fmt == "raw":  # a file system may have written zeros out
+        blank = not any(os.pread(fd, 1 << 20, 0))
+    if blank:
+        await run(
+            ["qemu-img", "convert", "-n", "-f", "raw", "-O", fmt, str(template), path], timeout_s=30, pass_fds=(fd,)
+        )

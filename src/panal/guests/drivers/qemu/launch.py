@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from panal.guests.drivers.qemu.argv import Argv
 from panal.guests.drivers.qemu.guest import Guest
 from panal.guests.drivers.qemu.qmp import Event, Monitor
 from panal.guests.drivers.qemu.records import MONITORS, Places, Record
+from panal.host import kvm as kvm_device
 from panal.host import process, systemd, uids
 from panal.host.cgroups import Cgroups, Limits
 from panal.host.kvm import Kvm
@@ -61,7 +62,7 @@ async def launch(host: Host, spec: StartSpec, log: Callable[[str], None], on_eve
         )
         for note in argv.notes:
             log(note)
-        child, uid, helpers = _spawn(host, spec, argv)
+        child, uid, helpers = _spawn(host, spec, argv, kvm_groups=(kvm_device.groups() or ()) if kvm else ())
         argv_taps, pins = dict(argv.taps), {**spec.hardware, **argv.pins}
         record = Record(
             spec.vmid, child.pid, child.started, uid, spec.epoch, spec.incarnation, pins, dict(spec.config), argv_taps, kvm
@@ -116,7 +117,9 @@ def _accelerator(host: Host, spec: StartSpec, log: Callable[[str], None]) -> boo
     return host.kvm.usable
 
 
-def _spawn(host: Host, spec: StartSpec, argv: Argv) -> tuple[process.Process, int | None, list[process.Process]]:
+def _spawn(
+    host: Host, spec: StartSpec, argv: Argv, *, kvm_groups: Sequence[int]
+) -> tuple[process.Process, int | None, list[process.Process]]:
     own: list[int] = []
     log = host.places.log_fd(spec.vmid)
     uid = None
@@ -132,7 +135,9 @@ def _spawn(host: Host, spec: StartSpec, argv: Argv) -> tuple[process.Process, in
             own.append(lease.fd)
             uid = lease.uid
         helpers += [tpm.start(helper, uid, log) for helper in argv.helpers]
-        return process.spawn([QEMU, *argv.args], fds=[*argv.fds, *own], output_fd=log, uid=uid), uid, helpers
+        fds = [*argv.fds, *own]
+        child = process.spawn([QEMU, *argv.args], fds=fds, output_fd=log, uid=uid, groups=kvm_groups)
+        return child, uid, helpers
     except BaseException:
         for helper in helpers:
             helper.signal(signal.SIGKILL)

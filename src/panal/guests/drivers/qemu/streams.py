@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from panal.core.errors import Failed, Unavailable
 from panal.guests.config import read_drives
+from panal.guests.drivers.qemu.blockdev import node_of
 from panal.guests.drivers.qemu.guest import Guest
 from panal.guests.drivers.qemu.qmp import CommandFailed
 
@@ -114,7 +115,9 @@ async def _take_drives_back(guest: Guest) -> None:
 
     QEMU 10 has a command for it. Before, the only door beside resuming is an export, which takes the image it exports back.
     """
-    nodes = [f"drive-{key}" for key in _drives(guest)]
+    wanted = {node_of(drive.key) for drive in read_drives(guest.record.config) if not drive.read_only}
+    found = await guest.call("query-named-block-nodes", {"flat": True})
+    nodes = [node["node-name"] for node in found if node["node-name"] in wanted]
     if not nodes:
         return
     try:
@@ -138,10 +141,6 @@ async def _take_drives_back(guest: Guest) -> None:
             await guest.call("nbd-server-stop")
     finally:
         shutil.rmtree(directory)
-
-
-def _drives(guest: Guest) -> list[str]:
-    return [d.key for d in read_drives(guest.record.config) if d.volid and not d.read_only and d.bus != "tpmstate"]
 
 
 def _pipe() -> tuple[int, int]:
