@@ -12,7 +12,6 @@ from panal.api.permission import AnyUser, perm
 from panal.api.table import Param, Routes
 from panal.core.formats import split_list
 from panal.storage.config import BWLIMIT, PRUNE
-from panal.storage.drivers import TYPES
 
 routes = Routes("storage")
 
@@ -76,7 +75,7 @@ async def list_storages(call: Call) -> list[dict[str, Any]]:
     permission=_MANAGE,
     params=[
         STORAGE,
-        Param("type", "string", "Kind of back end.", required=True, enum=tuple(sorted(TYPES))),
+        Param("type", "string", "Kind of back end.", required=True, enum=tuple(sorted(storage.TYPES))),
         Param("path", "string", "Directory that holds the content.", format="pve-storage-path", max_length=4096),
         *_OPTIONS,
     ],

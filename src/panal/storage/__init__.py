@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from panal.storage.config import create, parse_prune, remove, update
+from panal.storage.drivers import TYPES
 from panal.storage.drivers.base import StorageDriver, Usage, Volume, VolumeSource
 from panal.storage.model import Status, StorageConfig, Volid, split_volid
 from panal.storage.storages import Storages
 
 __all__ = [
+    "TYPES",
     "Status",
     "StorageConfig",
     "StorageDriver",
