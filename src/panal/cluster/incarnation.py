@@ -20,7 +20,7 @@ OVERRIDE: Final = "incarnation"
 
 @dataclass(frozen=True, slots=True)
 class Incarnation:
-    """One boot of one node. `fresh`: this boot was not registered before, so nothing of ours can run yet."""
+    """One boot of one node. `fresh`: what is wanted at boot was not started yet in this one (`mark_started`)."""
 
     node: str
     boot: str
@@ -45,13 +45,23 @@ def read_boot_id(run: Path, source: Path = BOOT_ID) -> str:
 
 
 async def register(store: Mirror, node: str, boot: str) -> Incarnation:
-    """Write `incarnation/<node>`; tells whether this boot is new."""
+    """Write `incarnation/<node>`; tells whether its guests still wait to be started."""
     fresh = True
 
     def change(old: Json | None) -> Json | None:
         nonlocal fresh
-        fresh = old is None or old.get("boot") != boot
-        return {"v": 1, "node": node, "boot": boot} if fresh else None
+        known = old is not None and old.get("boot") == boot
+        fresh = old is None or not known or not old.get("started")
+        return None if known else {"v": 1, "node": node, "boot": boot}
 
     await store.update(f"incarnation/{node}", change)
     return Incarnation(node, boot, fresh)
+
+
+async def mark_started(store: Mirror, me: Incarnation) -> None:
+    """Everything that is wanted at boot was started: a mere restart of the daemon does not do it again."""
+
+    def change(old: Json | None) -> Json | None:
+        return {**old, "started": True} if old is not None and old.get("boot") == me.boot else None
+
+    await store.update(f"incarnation/{me.node}", change)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from panal.cluster.incarnation import mark_started
 from panal.cluster.store import Put
 from panal.core.errors import PanalError
 from panal.guests import claims, operations
@@ -116,8 +117,11 @@ def plan_autostart(listed: list[Guest], node: str) -> list[Turn]:
 
 async def autostart(guests: Guests, user: str = "root@pam") -> str | None:
     """After the node's boot (not after a mere restart of the daemon): start what wants to run. UPID, or None for nothing."""
-    turns = plan_autostart(guests.list(), guests.node) if guests.incarnation.fresh else []
+    if not guests.incarnation.fresh:
+        return None
+    turns = plan_autostart(guests.list(), guests.node)
     if not turns:
+        await mark_started(guests.store, guests.incarnation)
         return None
 
     async def body(task: Task) -> None:
@@ -133,5 +137,6 @@ async def autostart(guests: Guests, user: str = "root@pam") -> str | None:
                 continue
             if turn.up_s:
                 await guests.clock.sleep(turn.up_s)
+        await mark_started(guests.store, guests.incarnation)
 
     return await guests.tasks.spawn("startall", "", user, body)
