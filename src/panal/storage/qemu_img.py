@@ -6,7 +6,6 @@ below the storage's root: qemu-img never resolves a path of a storage.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from panal.core.errors import Failed, ProgramFailed
 from panal.host.run import run
+from panal.host.threads import whole
 from panal.storage.drivers.base import Progress, StorageDriver
 
 QUICK_S: Final = 600
@@ -52,7 +52,7 @@ async def opened(driver: StorageDriver, name: str, *, write: bool) -> AsyncItera
     if source.path is None:
         yield Opened(flatten({"driver": source.format, "file": source.blockdev}), ())
         return
-    fd = await asyncio.to_thread(driver.open, name, write=write)
+    fd = await whole(lambda: driver.open(name, write=write), os.close)
     try:
         yield of_fd(fd, source.format)
     finally:

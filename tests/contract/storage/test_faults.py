@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,27 @@ async def test_raw_stays_raw_whatever_its_guest_writes(driver, tmp_path):
     await driver.copy(name, driver, second, "qcow2")
     assert (await driver.info(second)).size == 16 * MIB
     assert await asyncio.to_thread(lambda: b"secretsecret" not in Path(driver.location(second)).read_bytes())
+
+
+async def test_allocation_cancelled_while_the_file_is_made_leaves_nothing(driver, fmt, monkeypatch):
+    """Planted fault: with a plain `to_thread` around the creation the file stays, and its descriptor."""
+    making, go_on, create_file = threading.Event(), threading.Event(), driver._root.create
+
+    def slowly(path):
+        fd = create_file(path)
+        making.set()
+        go_on.wait(30)
+        return fd
+
+    monkeypatch.setattr(driver._root, "create", slowly)
+    task = asyncio.create_task(driver.allocate(100, driver.image_name(100, "vm-100-disk-0", fmt), fmt, MIB))
+    await asyncio.to_thread(making.wait, 30)
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await driver.list() == [] and list((driver._root.path / "images").iterdir()) == []
 
 
 @pytest.mark.parametrize("how", ["backing", "data_file"])

@@ -15,6 +15,7 @@ from typing import Final
 from panal.core.errors import BadInput, Conflict, Failed, NotFound, Unavailable, Unsupported
 from panal.core.formats import check
 from panal.host.files import Root, set_immutable
+from panal.host.threads import whole
 from panal.storage import copy, images, qemu_img
 from panal.storage.drivers.base import Capabilities, Progress, StorageDriver, Usage, Volume, VolumeSource
 from panal.storage.drivers.dir import layout
@@ -175,7 +176,12 @@ class DirDriver:
             raise BadInput("size", f"the size must be between 1 byte and {MAX_SIZE >> 40} TiB")
         size = -(-size // _BLOCK) * _BLOCK
         await asyncio.to_thread(self._root.make_dirs, f"{self._dirs['images']}/{vmid}")
-        fd = await asyncio.to_thread(self._root.create, self._path(parsed))
+
+        def forget(fd: int) -> None:
+            os.close(fd)
+            self._remove_image(parsed)
+
+        fd = await whole(lambda: self._root.create(self._path(parsed)), forget)
         try:
             await self._fill(fd, fmt, size)
         except BaseException:
