@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from panal.core.errors import PanalError
+from panal.guests.drivers.qemu import console
 from panal.guests.drivers.qemu.guest import Guest
 from panal.guests.drivers.qemu.launch import Host
 from panal.guests.drivers.qemu.qmp import Event, Monitor
@@ -22,6 +23,7 @@ from panal.guests.drivers.qemu.records import MONITORS
 from panal.host import process
 
 _CONNECT_S: Final = 3
+_REMOVALS: Final = 100
 
 
 async def adopt(host: Host, handler: Callable[[int], Callable[[Event], None]]) -> list[Guest]:
@@ -39,8 +41,11 @@ async def adopt(host: Host, handler: Callable[[int], Callable[[Event], None]]) -
         if vmid not in kept:
             host.places.remove(vmid)
     for name in host.cgroups.names():
-        if not (name.isdigit() and int(name) in kept):
+        for _ in range(_REMOVALS):
+            if name in map(str, kept) or name not in host.cgroups.names():
+                break
             host.cgroups.remove(name)
+            await asyncio.sleep(0.01)  # a process that is still dying keeps its group
     await asyncio.gather(*(connect(host, guest, handler(guest.vmid), _CONNECT_S) for guest in found))
     return found
 
@@ -54,8 +59,12 @@ async def connect(host: Host, guest: Guest, on_event: Callable[[Event], None], t
             guest.version = guest.monitor.version
             state = await guest.call("query-status")
             guest.status = str(state["status"])
-            return
-    guest.status = "unknown"
+            break
+    else:
+        guest.status = "unknown"
+        return
+    with contextlib.suppress(PanalError):
+        await console.free_ports(host.places, guest)
 
 
 def _kill_strays(host: Host, kept: set[int]) -> None:

@@ -39,6 +39,23 @@ def serial(places: Places, guest: Guest, port: int) -> int:
     return os.dup(session.fileno())
 
 
+async def free_ports(places: Places, guest: Guest) -> None:
+    """After a restart of the daemon: end sessions whose sockets an earlier one gave away, by new listeners for their ports."""
+    for device in await guest.call("query-chardev"):
+        name = str(device["label"])
+        if not name.startswith("serial") or device["filename"].startswith("disconnected"):
+            continue
+        (places.directory(guest.vmid) / name).unlink(missing_ok=True)
+        fd = places.listen(guest.vmid, name)
+        try:
+            await guest.speaking().call_with_fd(fd, "getfd", {"fdname": name})
+        finally:
+            os.close(fd)
+        address = {"type": "fd", "data": {"str": name}}
+        backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
+        await guest.call("chardev-change", {"id": name, "backend": backend})
+
+
 async def screenshot(guest: Guest) -> bytes:
     """A PNG. Failed when the guest has no screen."""
     async with guest.busy:
