@@ -7,6 +7,7 @@ Composition root of the demo: `up` goes through its steps in order, each of whic
 from __future__ import annotations
 
 import argparse
+import contextlib
 import grp
 import json
 import os
@@ -192,6 +193,10 @@ def down(place: Place, purge: bool) -> int:
         say(f"stopped {name}")
     if facts.bridge:
         bridge.remove(place)
+    groups = Path("/sys/fs/cgroup")
+    for path in [*groups.glob(f"panal/{facts.node}"), *groups.glob(f"*/panal/{facts.node}")]:
+        with contextlib.suppress(OSError):  # not empty: another node of this name lives there
+            path.rmdir()
     if purge:
         _purge(place, facts)
     else:

@@ -76,7 +76,7 @@ def _route_files():
 @pytest.mark.parametrize("name", _route_files())
 def test_routes_translate_and_do_nothing_else(name):
     """Route files reach the store, programs and drivers through the verbs of a noun only."""
-    banned = re.compile(r"^(panal\.cluster\.store|panal\.host|panal\..*\.drivers|subprocess|sqlite3|shutil)")
+    banned = re.compile(r"^(panal\.cluster\.store|panal\.host|panal\..*\.drivers\.|subprocess|sqlite3|shutil)")
     assert not [module for module in _imports(name) if banned.match(module)]
 
 

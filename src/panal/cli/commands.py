@@ -211,6 +211,7 @@ API_ONLY: Final[frozenset[tuple[str, str]]] = frozenset(
         ("POST", "/nodes/{node}/qemu/{vmid}/config"),
         ("POST", "/nodes/{node}/qemu/{vmid}/termproxy"),
         ("GET", "/nodes/{node}/qemu/{vmid}/vncwebsocket"),
+        ("POST", "/nodes/{node}/storage/{storage}/panal/volume"),
         ("GET", "/nodes/{node}/qemu/{vmid}/panal/screenshot"),
         ("POST", "/nodes/{node}/storage/{storage}/upload"),
         ("POST", "/nodes/{node}/storage/{storage}/oci-registry-pull"),

@@ -67,9 +67,9 @@ class Cgroups:
                 path.rmdir()
 
     def names(self) -> set[str]:
-        """Groups that exist."""
+        """Groups that exist; those of another user's node of this name are not ours to see."""
         found: set[str] = set()
-        for path in self.paths("x"):
+        for path in self.paths("x") if self.version else ():
             if path.parent.is_dir():
                 found |= {p.name for p in path.parent.iterdir() if p.is_dir()}
         return found
