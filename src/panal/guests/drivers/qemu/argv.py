@@ -83,14 +83,14 @@ class Argv:
         self.fds.append(fd)
         return fd
 
-    def fdset(self, fd: int, *, write: bool) -> str:
-        """Put a descriptor into a set of its own; returns the path QEMU opens. Access mode is made to match.
+    def fdset(self, fd: int, *, write: bool, direct: bool = False) -> str:
+        """Put a descriptor into a set of its own; returns the path QEMU opens. Access mode and O_DIRECT are made to match.
 
-        QEMU takes a descriptor of a set only for exactly the mode it opens with.
+        QEMU takes a descriptor of a set only for exactly the mode it opens with; since version 9.1 O_DIRECT counts too.
         """
-        wanted = os.O_RDWR if write else os.O_RDONLY
+        wanted = (os.O_RDWR if write else os.O_RDONLY) | (os.O_DIRECT if direct else 0)
         self.taken.add(fd)
-        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != wanted:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_DIRECT) != wanted:
             other = os.open(f"/proc/self/fd/{fd}", wanted | os.O_CLOEXEC)
             os.close(fd)
             fd = other

@@ -68,7 +68,7 @@ def _nodes(argv: Argv, drive: Drive, disk: Disk, fd: int) -> str:
     discard = "unmap" if drive.options.get("discard") == "on" else "ignore"
     cache = {"direct": direct, "no-flush": no_flush}
     protocol: dict[str, object] = {
-        "driver": kind, "node-name": f"file-{drive.key}", "filename": argv.fdset(fd, write=not read_only),
+        "driver": kind, "node-name": f"file-{drive.key}", "filename": argv.fdset(fd, write=not read_only, direct=direct),
         "locking": "on", "aio": _aio(drive, direct), "cache": cache, "discard": discard, "read-only": read_only,
     }  # fmt: skip
     node: dict[str, object] = {
