@@ -102,11 +102,11 @@ class NodeUnderTest:
             return False
 
     def _web_listens(self) -> bool:
+        # the sockets are bound before the rights are given up: only an answer says that it is ready
         try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
+            return requests.get(self.url, timeout=5, verify=str(self.run / "tls" / "ca.pem")).ok
+        except (OSError, requests.RequestException):
             return False
-        return True
 
     def admin(self, verb: str, path: str, /, **params: Any) -> tuple[int, str, dict[str, Any]]:
         """As root@pam through the local door: status, reason, body. `_` in names stands for `-`."""

@@ -61,17 +61,17 @@ def account(name: str) -> Account | None:
     return Account(name, entry.pw_uid, entry.pw_gid)
 
 
-def keep_capabilities(numbers: frozenset[int]) -> None:
+def keep_capabilities(numbers: frozenset[int], *, children: bool = True) -> None:
     """Give up every other capability, now and for all children. Nothing to do when not root. Raises Failed.
 
-    Call before threads are made: the kernel does this per thread.
+    `children` False: programs run from here on get none at all. Call before threads are made: the kernel does this per thread.
     """
     if os.geteuid() != 0:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     for number in range(_LAST_CAPABILITY + 1):
         # numbers that this kernel does not know answer EINVAL, those a container took away already EPERM: both are fine
-        if number not in numbers:
+        if not children or number not in numbers:
             libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
     header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
     have = (ctypes.c_uint32 * 6)()
@@ -88,7 +88,7 @@ def keep_capabilities(numbers: frozenset[int]) -> None:
 
 def become(user: Account) -> None:
     """From root to an ordinary user without any capability, for good. Raises Failed."""
-    keep_capabilities(frozenset({6, 7}))
+    keep_capabilities(frozenset({DAEMON_CAPABILITIES["SETGID"], DAEMON_CAPABILITIES["SETUID"]}), children=False)
     try:
         os.setgroups([])
         os.setresgid(user.gid, user.gid, user.gid)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import time
 import uuid
 from email.utils import formatdate
@@ -88,7 +89,9 @@ class Api:
             encoded = model.encode(sent)
         except (UnicodeEncodeError, ValueError, OverflowError):
             raise Refused(400, "a parameter is not valid Unicode text or too big a number") from None
-        answer, data, _ = await self._backend.call(request, encoded)
+        answer, data, descriptors = await self._backend.call(request, encoded)
+        for descriptor in descriptors:  # nobody asked for any
+            os.close(descriptor)
         return answer, data
 
     async def _hold(self, answer: model.Answer, address: str) -> None:

@@ -182,17 +182,20 @@ def _stamp(directory: Path) -> tuple[int, ...]:
 
 
 async def _peek(sock: socket.socket) -> bytes:
+    """The first byte, left where it is. Waits on a descriptor of its own: the loop's transport gets `sock` right after."""
     loop = asyncio.get_running_loop()
     while True:
         try:
             return sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             ready = asyncio.Event()
-            loop.add_reader(sock, ready.set)
+            watched = sock.dup()
+            loop.add_reader(watched, ready.set)
             try:
                 await ready.wait()
             finally:
-                loop.remove_reader(sock)
+                loop.remove_reader(watched)
+                watched.close()
 
 
 async def _redirect(sock: socket.socket) -> None:

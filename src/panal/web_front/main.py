@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import logging
 import os
 import re
 import socket
@@ -77,6 +78,10 @@ def configuration(backend: Backend, hsts: bool) -> uvicorn.Config:
         timeout_graceful_shutdown=10, ws_max_size=1 << 20, ws_per_message_deflate=False,
     )  # fmt: skip
     config.load()
+    # uvicorn calls a refused WebSocket a failure of ours, although the refusal was sent as its interface says
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: "without completing handshake" not in record.getMessage()
+    )
     for name in ("encodings.idna", "concurrent.futures.thread", "gzip", "ssl"):
         importlib.import_module(name)
     return config
