@@ -30,7 +30,7 @@ def option(first: str, values: Mapping[str, object]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Helper:
+class Companion:
     """A program that runs beside QEMU; it gets `fds`, and is made the owner of `state_fd`'s file."""
 
     argv: tuple[str, ...]
@@ -55,7 +55,7 @@ class Argv:
     """network key → name of its tap"""
     taken: set[int] = field(default_factory=set)
     """numbers of descriptors that were given to `fdset`, whatever became of them"""
-    helpers: list[Helper] = field(default_factory=list)
+    companions: list[Companion] = field(default_factory=list)
     _sets: int = 0
 
     def add(self, *args: str) -> None:
@@ -103,8 +103,8 @@ class Argv:
         """Close our copies."""
         while self.fds:
             os.close(self.fds.pop())
-        while self.helpers:
-            for fd in self.helpers.pop().fds:
+        while self.companions:
+            for fd in self.companions.pop().fds:
                 os.close(fd)
 
 

@@ -225,7 +225,7 @@ class QemuDriver:
                         await task
             if guest.monitor is not None:
                 await guest.monitor.close()
-            for process in (guest.process, *guest.helpers):
+            for process in (guest.process, *guest.companions):
                 process.close()
 
     # inside

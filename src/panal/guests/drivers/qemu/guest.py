@@ -32,7 +32,7 @@ class Guest:
     watcher: asyncio.Task[None] | None = None
     teller: asyncio.Task[None] | None = None
     events: asyncio.Queue[GuestEvent] = field(default_factory=lambda: asyncio.Queue(MAX_EVENTS))
-    helpers: list[Process] = field(default_factory=list)
+    companions: list[Process] = field(default_factory=list)
     """swtpm; it ends by itself with QEMU"""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     ended: asyncio.Event = field(default_factory=asyncio.Event)

@@ -62,14 +62,14 @@ async def launch(host: Host, spec: StartSpec, log: Callable[[str], None], on_eve
         )
         for note in argv.notes:
             log(note)
-        child, uid, helpers = _spawn(host, spec, argv, kvm_groups=(kvm_device.groups() or ()) if kvm else ())
+        child, uid, companions = _spawn(host, spec, argv, kvm_groups=(kvm_device.groups() or ()) if kvm else ())
         argv_taps, pins = dict(argv.taps), {**spec.hardware, **argv.pins}
         record = Record(
             spec.vmid, child.pid, child.started, uid, spec.epoch, spec.incarnation, pins, dict(spec.config), argv_taps, kvm
         )  # fmt: skip
-        guest = Guest(record, child, None, helpers=helpers)
+        guest = Guest(record, child, None, companions=companions)
         host.places.write(record)
-        await _confine(host, spec, [child, *helpers], log)
+        await _confine(host, spec, [child, *companions], log)
         await _handshake(host, guest, on_event)
         await _begin(guest, spec, argv)
         return guest
@@ -95,7 +95,7 @@ async def discard(host: Host, guest: Guest) -> None:
     if guest.probe is not None:
         guest.probe.cancel()
     await guest.process.kill(10)
-    for helper in guest.helpers:
+    for helper in guest.companions:
         if not await helper.wait(1):
             await helper.kill(5)
         helper.close()
@@ -123,7 +123,7 @@ def _spawn(
     own: list[int] = []
     log = host.places.log_fd(spec.vmid)
     uid = None
-    helpers: list[process.Process] = []
+    companions: list[process.Process] = []
     try:
         for name in MONITORS:
             own.append(fd := host.places.listen(spec.vmid, name))
@@ -134,12 +134,12 @@ def _spawn(
             lease = uids.take(hint=spec.vmid)
             own.append(lease.fd)
             uid = lease.uid
-        helpers += [tpm.start(helper, uid, log) for helper in argv.helpers]
+        companions += [tpm.start(helper, uid, log) for helper in argv.companions]
         fds = [*argv.fds, *own]
         child = process.spawn([QEMU, *argv.args], fds=fds, output_fd=log, uid=uid, groups=kvm_groups)
-        return child, uid, helpers
+        return child, uid, companions
     except BaseException:
-        for helper in helpers:
+        for helper in companions:
             helper.signal(signal.SIGKILL)
             helper.close()
         raise

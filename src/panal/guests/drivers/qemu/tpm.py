@@ -16,7 +16,7 @@ from typing import Final
 from panal.core.errors import BadInput
 from panal.guests.config import parse_drive
 from panal.guests.drivers.base import Disk
-from panal.guests.drivers.qemu.argv import Argv, Helper, is_block_device
+from panal.guests.drivers.qemu.argv import Argv, Companion, is_block_device
 from panal.host import process
 
 SWTPM: Final = Path("/usr/bin/swtpm")
@@ -38,8 +38,8 @@ def prepare(argv: Argv, config: Mapping[str, str], disks: Sequence[Disk]) -> Non
     fd = argv.inherit(ours.detach())
     link = theirs.detach()
     argv.taken.add(disk.fd)
-    argv.helpers.append(
-        Helper(
+    argv.companions.append(
+        Companion(
             (
                 str(SWTPM), "socket", "--terminate", "--ctrl", f"type=unixio,clientfd={link}", "--tpmstate",
                 f"backend-uri=file:///proc/self/fd/{disk.fd}", *(["--tpm2"] if version == "v2.0" else []),
@@ -51,7 +51,7 @@ def prepare(argv: Argv, config: Mapping[str, str], disks: Sequence[Disk]) -> Non
     argv.device({"driver": "tpm-tis", "id": "tpm0", "tpmdev": "tpmdev"})
 
 
-def start(helper: Helper, uid: int | None, log_fd: int) -> process.Process:
+def start(helper: Companion, uid: int | None, log_fd: int) -> process.Process:
     """Run it as the guest's user. Its descriptors stay the caller's to close."""
     if uid is not None:
         os.fchown(helper.state_fd, uid, uid)
