@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from panal.cluster.incarnation import mark_started
-from panal.cluster.store import Put
-from panal.core.errors import PanalError
+from panal.cluster.store import MAX_OPERATIONS, Check, Op, Put
+from panal.core.errors import Conflict, PanalError
 from panal.guests import claims, operations
 from panal.guests.config.read import startup
 from panal.guests.context import Guests, queue_of
 from panal.guests.drivers.base import Running
-from panal.guests.model import Guest, RunRecord, run_key
+from panal.guests.model import Guest, RunRecord, claim_key, run_key
 from panal.guests.start import run_guest
 from panal.guests.stop import Reaper
 from panal.tasks.model import Task
@@ -80,19 +80,30 @@ async def _pin(guests: Guests, running: Running) -> None:
 
 async def _release_dead(guests: Guests, alive: frozenset[int], log: Callable[[str], None]) -> list[int]:
     released: list[int] = []
-    for vmid in list(guests.catalog.numbers()):
-        claim = claims.read(guests.store, vmid)
-        if claim.free or claim.node != guests.node or vmid in alive:
-            continue
-        await guests.driver.stop(vmid)  # reaps what is left of it: sockets, taps, cgroup
-        if claim.held_by(guests.incarnation):
-            done = await claims.release(guests.store, vmid, guests.incarnation, claim.epoch)
-        else:
-            done = await claims.take_over(guests.store, vmid, guests.incarnation)
-        if done:
-            log(f"VM {vmid} is not running any more: its claim is free again")
-            released.append(vmid)
+    for batch in _batches([v for v in guests.catalog.numbers() if v not in alive]):
+        checks: list[Check] = []
+        ops: list[Op] = []
+        for vmid in batch:
+            claim = claims.read(guests.store, vmid)
+            if claim.free or claim.node != guests.node:
+                continue
+            await guests.driver.stop(vmid)  # reaps what is left of it: sockets, taps, cgroup
+            new = claims.decide_takeover(claim, guests.incarnation)
+            new = new or claims.decide_release(claim, guests.incarnation, claim.epoch)
+            if new is not None:
+                checks.append(claim.check(vmid))
+                ops.append(Put(claim_key(vmid), new.value()))
+                released.append(vmid)
+        # nobody else may change a claim of this node before it serves; if somebody did, the next start settles it
+        if ops and not (await guests.store.txn(checks, ops)).ok:
+            raise Conflict("the claims of this node's guests changed while it started; start the daemon again")
+    if released:
+        log(f"not running any more, free to be started again: VM {', '.join(map(str, released))}")
     return released
+
+
+def _batches(numbers: list[int]) -> list[list[int]]:
+    return [numbers[at : at + MAX_OPERATIONS] for at in range(0, len(numbers), MAX_OPERATIONS)]
 
 
 @dataclass(frozen=True, slots=True)

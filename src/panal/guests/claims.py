@@ -103,12 +103,3 @@ async def release(store: Mirror, vmid: int, me: Incarnation, epoch: int) -> bool
             return False
         if (await store.txn([old.check(vmid)], [Put(claim_key(vmid), new.value())])).ok:
             return True
-
-
-async def take_over(store: Mirror, vmid: int, me: Incarnation) -> bool:
-    """Free a claim of this node's earlier boot; only after adoption showed that nothing of it runs."""
-    old = read(store, vmid)
-    new = decide_takeover(old, me)
-    if new is None:
-        return False
-    return (await store.txn([old.check(vmid)], [Put(claim_key(vmid), new.value())])).ok
