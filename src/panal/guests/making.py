@@ -8,7 +8,6 @@ the same number, is never touched by an old one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from panal.cluster.store import MAX_OPERATIONS, Absent, Delete, Json, Put
 from panal.core.errors import BadInput, Conflict, NotFound
@@ -16,8 +15,6 @@ from panal.guests.context import Guests
 from panal.guests.model import claim_key, config_key, new_record, reservation_key, run_key
 from panal.storage.drivers.base import StorageDriver
 from panal.tasks.steps import Step
-
-NEEDS_LOCK_FREE: Final = "VM is locked ({lock}): wait for the task that does this; if it failed, run it again"
 
 
 def reserve_step(guests: Guests, vmid: int, config: Mapping[str, str], birth: str, lock: str) -> Step:

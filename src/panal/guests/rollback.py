@@ -31,6 +31,8 @@ async def plan_rollback(guests: Guests, vmid: int, name: str) -> Args:
     found = guests.snapshot(vmid, name)
     if found.state is not None:
         raise Conflict(f"unable to rollback to incomplete snapshot (snapshot state is '{found.state}')", vmid=vmid)
+    if guest.lock not in (None, "rollback"):  # its own: an earlier rollback that failed on the way
+        raise Conflict(f"VM is locked ({guest.lock}): wait for the task that does this; if it failed, run it again")
     if guest.template:
         raise Conflict("a template cannot be rolled back", vmid=vmid)
     disks = [d.volid for d in snapshot_drives(dict(found.config), vmid) if d.volid]

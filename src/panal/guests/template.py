@@ -21,6 +21,8 @@ KIND: Final = "template"
 async def plan_template(guests: Guests, vmid: int) -> Args:
     """What it will do, as JSON. Conflict when it cannot become one."""
     guest = guests.get(vmid)
+    if guest.lock not in (None, "create"):  # its own: an earlier conversion that failed on the way
+        raise Conflict(f"VM is locked ({guest.lock}): wait for the task that does this; if it failed, run it again")
     if guest.template:
         raise Conflict("you can't convert a template to a template", vmid=vmid)
     if guests.snapshots(vmid):
