@@ -94,7 +94,7 @@ async def test_kill_is_a_crash_and_seen_at_once(rig: Rig):
 
 
 async def test_a_hung_qemu_blocks_nobody(rig: Rig):
-    """Planted fault: without the timeout in sample() the gather never ends."""
+    """Planted fault: without the time limits of sample() and of Monitor.call this never ends."""
     running = await rig.start({"scsi0": rig.disk("a")})
     await rig.start({"scsi0": rig.disk("b")}, vmid=101)
     os.kill(running.pid, signal.SIGSTOP)
