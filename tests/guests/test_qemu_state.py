@@ -10,6 +10,8 @@ import subprocess
 import pytest
 
 from panal.core.errors import Failed, NotFound
+from panal.guests.drivers.qemu import launch
+from panal.guests.drivers.qemu.records import Places
 from tests.guests.qemu_rig import Rig
 
 pytestmark = [pytest.mark.real]
@@ -259,6 +261,35 @@ async def test_a_process_that_no_record_names_is_killed_at_adoption(rig: Rig):
     await rig.settle(lambda: rig.processes() == [])
     assert not (rig.run / "guests/100").exists()
     assert running.pid
+
+
+async def test_a_start_that_was_cut_off_is_no_guest(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    """Invariant 3. The daemon died after the record, before the vCPUs ran: that guest would say `prelaunch` for ever.
+
+    Planted fault, as found: adoption took every record for a guest.
+    """
+    monkeypatch.setattr(launch, "_begin", _cut)
+    monkeypatch.setattr(launch, "discard", _cut)  # nothing is cleaned up by a daemon that is dead
+    monkeypatch.setattr(Places, "remove", lambda self, vmid: None)
+    with pytest.raises(_PowerCut):
+        await rig.start({"scsi0": rig.disk("a")})
+    assert len(rig.processes()) == 1
+    monkeypatch.undo()
+    rig.driver._guests.clear()
+    await _forget(rig)
+    await rig.connect()
+    assert await rig.driver.adopt() == []
+    await rig.settle(lambda: rig.processes() == [])
+    await rig.start({"scsi0": rig.disk("a")})
+    assert (await rig.driver.info(100)).status == "running"
+
+
+class _PowerCut(BaseException):
+    """The daemon is dead."""
+
+
+async def _cut(*_: object) -> None:
+    raise _PowerCut
 
 
 def _pid(rig: Rig, vmid: int) -> int:

@@ -1,7 +1,8 @@
 """After a restart of the daemon: find every QEMU of ours that still runs, clean up after those that do not.
 
 Called by the driver's `adopt`. Invariant: afterwards every process whose messages go to our run directory is either held by the
-driver or gone; a QEMU without a record never ran its vCPUs (records.py), so killing it loses nothing.
+driver or gone. A QEMU without a record never ran its vCPUs (records.py); one whose start did not come to its end did for a
+moment at most, and the task that started it has failed: both are killed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -20,23 +23,31 @@ from panal.guests.drivers.qemu.guest import Guest
 from panal.guests.drivers.qemu.launch import Host
 from panal.guests.drivers.qemu.qmp import Event, Monitor
 from panal.guests.drivers.qemu.records import MONITORS
-from panal.host import process
+from panal.host import process, uids
 
 _CONNECT_S: Final = 3
+_DEATH_S: Final = 5.0
 _REMOVALS: Final = 100
 
 
 async def adopt(host: Host, handler: Callable[[int], Callable[[Event], None]]) -> list[Guest]:
     """All guests that run; those that hang too, without a monitor, so that they can be stopped."""
     found: list[Guest] = []
+    uids_left: list[int] = []
     for vmid in host.places.vmids():
         record = host.places.read(vmid)
         held = process.find(record.pid, record.started) if record else None
         if record is None or held is None:
             continue
+        if not record.begun:
+            held.close()
+            uids_left += [] if record.uid is None else [record.uid]
+            continue
         found.append(Guest(record, held, None))
     kept = {g.vmid for g in found}
-    _kill_strays(host, kept)
+    await asyncio.to_thread(_kill_strays, host, kept)
+    for uid in uids_left:
+        uids.give_back(uid)
     for vmid in host.places.vmids():
         if vmid not in kept:
             host.places.remove(vmid)
@@ -71,6 +82,7 @@ def _kill_strays(host: Host, kept: set[int]) -> None:
     """Processes that write into our directory and that no record names: from a start that was cut off."""
     base = str(host.places.base) + "/"
     names = set(map(str, kept))
+    dying: list[int] = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -84,7 +96,19 @@ def _kill_strays(host: Host, kept: set[int]) -> None:
             vmid = target.removeprefix(base).split("/", 1)[0]
             if target.startswith(base) and vmid not in names and str((entry / "fd" / "2").readlink()) == target:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                dying.append(os.dup(pidfd))
         except OSError:
             continue
         finally:
             os.close(pidfd)
+    _wait_for(dying)
+
+
+def _wait_for(dying: list[int]) -> None:
+    """Until they have let go of their disks; what hangs in the kernel is not waited for long."""
+    until = time.monotonic() + _DEATH_S
+    for pidfd in dying:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(max(0.0, until - time.monotonic()) * 1000)
+        os.close(pidfd)

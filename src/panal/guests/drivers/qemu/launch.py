@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -65,13 +65,16 @@ async def launch(host: Host, spec: StartSpec, log: Callable[[str], None], on_eve
         child, uid, companions = _spawn(host, spec, argv, kvm_groups=(kvm_device.groups() or ()) if kvm else ())
         argv_taps, pins = dict(argv.taps), {**spec.hardware, **argv.pins}
         record = Record(
-            spec.vmid, child.pid, child.started, uid, spec.epoch, spec.incarnation, pins, dict(spec.config), argv_taps, kvm
+            spec.vmid, child.pid, child.started, uid, spec.epoch, spec.incarnation, pins, dict(spec.config), argv_taps, kvm,
+            begun=False,
         )  # fmt: skip
         guest = Guest(record, child, None, companions=companions)
         host.places.write(record)
         await _confine(host, spec, [child, *companions], log)
         await _handshake(host, guest, on_event)
         await _begin(guest, spec, argv)
+        guest.record = replace(record, begun=True)
+        host.places.write(guest.record)
         return guest
     except BaseException:
         if guest is not None:

@@ -1,7 +1,8 @@
 """What this driver remembers about a running guest, in a file of its run directory: enough to find it again after a restart.
 
 Called by `launch.py` and `adopt.py`. `<run>/guests/<vmid>/` (0700) holds `run.json`, the sockets and QEMU's messages (`log`).
-Invariant: the record is written before the vCPUs run, so that there is no running guest without one.
+Invariant: the record is written before the vCPUs run, so that there is no running guest without one; it is `begun` when the
+start has come to its end, so that one that was cut off can be told from a guest.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Record:
     taps: Mapping[str, str]
     kvm: bool
     qemu: str = ""
+    begun: bool = True
 
     def running(self) -> Running:
         """As the interface gives it."""
