@@ -18,7 +18,7 @@ _STATUS: Final = (
     "active?:boolean enabled?:boolean shared?:boolean total?:integer used?:integer avail?:integer "
     "content:string type:string"
 )
-_BELOW: Final = ("content", "download-url", "oci-registry-pull", "prunebackups", "status", "upload")
+_BELOW: Final = ("content", "download-url", "prunebackups", "status", "upload")
 
 
 def _shown(status: Status) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from panal.api.node_storage_content import may_read
 from panal.api.params import NODE, STORAGE
 from panal.api.permission import Described, all_of, one_of, perm
 from panal.api.table import Param, Routes
-from panal.core.errors import BadInput, Unsupported
+from panal.core.errors import BadInput
 from panal.storage import parse_prune
 from panal.storage.config import PRUNE
 from panal.storage.download import download, metadata
@@ -118,24 +118,6 @@ async def download_url(call: Call) -> str:
 async def query_url(call: Call) -> dict[str, str | int]:
     """As far as the server says."""
     return await metadata(call.params["url"], call.params.get("verify-certificates", True))
-
-
-@routes.post(
-    "/nodes/{node}/storage/{storage}/oci-registry-pull",
-    "Fetch an image from an OCI registry; answers that containers are not there yet.",
-    permission=all_of(_TEMPLATE, perm("/nodes/{node}", "Sys.AccessNetwork")),
-    forward="node",
-    params=[
-        NODE,
-        STORAGE,
-        Param("reference", "string", "Image: registry/name:tag.", required=True, max_length=512),
-        Param("filename", "string", "Name that the content gets.", min_length=1, max_length=255),
-    ],
-    returns="string",
-)
-async def oci_pull(call: Call) -> str:
-    """501."""
-    raise Unsupported("this version has no containers, so it does not fetch images for them; use virtual machines")
 
 
 _PRUNE: Final = (

@@ -218,7 +218,6 @@ API_ONLY: Final[frozenset[tuple[str, str]]] = frozenset(
         ("GET", "/nodes/{node}/apt/update"),
         ("GET", "/nodes/{node}/qemu/{vmid}/panal/screenshot"),
         ("POST", "/nodes/{node}/storage/{storage}/upload"),
-        ("POST", "/nodes/{node}/storage/{storage}/oci-registry-pull"),
         ("POST", "/nodes/{node}/panal/noop"),
     }
 )

@@ -263,8 +263,3 @@ async def test_prune(api):
     assert len(left) == 4
     status, errors = await api.fails("GET", f"{LOCAL}/prunebackups", **{"prune-backups": "keep-none=1"})
     assert status == 400 and "prune-backups" in errors
-
-
-async def test_containers_come_later(api):
-    status, message = await api.fails("POST", f"{LOCAL}/oci-registry-pull", reference="docker.io/library/alpine:3")
-    assert status == 501 and "containers" in message
