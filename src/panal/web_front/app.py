@@ -11,6 +11,7 @@ import gzip
 import os
 import time
 import uuid
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Final
 
@@ -26,8 +27,8 @@ from panal.api.wire import encode, model
 from panal.core.errors import PanalError
 from panal.web_front import console, page, upload
 from panal.web_front.backend import Backend
-from panal.web_front.limits import LOGINS, REQUESTS, Buckets, Held
-from panal.web_front.request import Head, Refused, check_body, parameters, read_head
+from panal.web_front.limits import LOGINS, REQUESTS, Buckets, Refusals
+from panal.web_front.request import TOO_MANY_REFUSED, Head, Refused, check_body, parameters, read_head
 
 GZIP_FROM_BYTES: Final = 1024
 # a body this big takes more than 5 ms to compress: in a thread (zlib lets go of the GIL)
@@ -39,19 +40,20 @@ _access = structlog.get_logger("access")
 class Api:
     """The ASGI application under /api2."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, refusals: Refusals, now_s: Callable[[], float] = time.monotonic) -> None:
         self._backend = backend
-        self._requests = Buckets(REQUESTS, time.monotonic)
-        self._logins = Buckets(LOGINS, time.monotonic)
-        self._refused = Held()
-        self._consoles = console.Consoles(backend)
+        self._now_s = now_s
+        self._requests = Buckets(REQUESTS, now_s)
+        self._logins = Buckets(LOGINS, now_s)
+        self._refusals = refusals
+        self._consoles = console.Consoles(backend, self._refusals)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """HTTP requests and WebSockets."""
         if scope["type"] == "websocket":
             await self._consoles(scope, receive, send)
             return
-        began = time.monotonic()
+        began = self._now_s()
         request_id = uuid.uuid4().hex[:16]
         address = scope["client"][0] if scope["client"] else ""
         kind: model.Format = "json"
@@ -64,11 +66,12 @@ class Api:
             answer, body = encode.failed(kind, failure)
         except PanalError as exc:
             answer, body = encode.failed(kind, errors.failure(exc, request_id))
-        await self._hold(answer, address)
+        if answer.hold_s and not await self._refusals.late(address, began, answer.hold_s):
+            answer, body = encode.failed(kind, errors.Failure(429, TOO_MANY_REFUSED, code="refused"))
         await _respond(scope, send, answer, body)
         _access.info(
             "request", id=request_id, client=address, verb=scope["method"], path=scope["path"][:500], status=answer.status,
-            reason=answer.reason, bytes=len(body), ms=round((time.monotonic() - began) * 1000, 1),
+            reason=answer.reason, bytes=len(body), ms=round((self._now_s() - began) * 1000, 1),
         )  # fmt: skip
 
     async def _answer(
@@ -93,13 +96,6 @@ class Api:
         for descriptor in descriptors:  # nobody asked for any
             os.close(descriptor)
         return answer, data
-
-    async def _hold(self, answer: model.Answer, address: str) -> None:
-        if answer.hold_s and self._refused.enter(address):
-            try:
-                await asyncio.sleep(answer.hold_s)
-            finally:
-                self._refused.leave(address)
 
 
 def _head(scope: Scope) -> Head:
@@ -171,7 +167,7 @@ def _takes_gzip(scope: Scope) -> bool:
 
 def application(backend: Backend) -> Starlette:
     """The whole application."""
-    api = Api(backend)
+    api = Api(backend, Refusals(time.monotonic, asyncio.sleep))
 
     async def root(request: StarletteRequest) -> Response:
         return HTMLResponse(page.HTML, headers=page.HEADERS)

@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import re
 import socket
+import time
 import uuid
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,8 +23,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from panal.api.wire import model
 from panal.core.errors import PanalError
 from panal.web_front.backend import Backend
-from panal.web_front.limits import Held
-from panal.web_front.request import Refused, read_head
+from panal.web_front.limits import Held, Refusals
+from panal.web_front.request import TOO_MANY_REFUSED, Refused, read_head
 
 MAX_CONSOLES: Final = 128
 MAX_PER_ADDRESS: Final = 64
@@ -36,8 +37,9 @@ _log = structlog.get_logger("console")
 class Consoles:
     """The ASGI application for WebSockets under /api2."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, refusals: Refusals) -> None:
         self._backend = backend
+        self._refusals = refusals
         self._open = Held(MAX_CONSOLES, MAX_PER_ADDRESS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,6 +61,7 @@ class Consoles:
             self._open.leave(address)
 
     async def _run(self, ws: WebSocket, scope: Scope, address: str) -> None:
+        began = time.monotonic()
         await ws.receive()  # websocket.connect
         if not same_origin(ws.headers.get("origin"), ws.headers.get("host", "")):
             raise Refused(403, "the page that opens a console must come from this host")
@@ -72,8 +75,8 @@ class Consoles:
         head.query.pop("_dc", None)
         answer, _, descriptors = await self._backend.call(request, model.encode(head.query))
         if answer.step != "socket" or len(descriptors) != 1:
-            if answer.hold_s:
-                await asyncio.sleep(answer.hold_s)
+            if answer.hold_s and not await self._refusals.late(address, began, answer.hold_s):
+                raise Refused(429, TOO_MANY_REFUSED)
             raise Refused(answer.status, answer.reason)
         sock = socket.socket(fileno=descriptors[0])
         sock.setblocking(False)

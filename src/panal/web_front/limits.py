@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,6 +74,35 @@ class Held:
         self._by_address[key] -= 1
         if not self._by_address[key]:
             del self._by_address[key]
+
+
+class Refusals:
+    """Sends every 401 off at the same time after its request came, whatever was looked up meanwhile; a bounded number waits.
+
+    Invariant: nobody is told 401 sooner; who finds no place is told to wait instead.
+    """
+
+    def __init__(self, now_s: Callable[[], float], sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._now_s = now_s
+        self._sleep = sleep
+        self._held = Held()
+
+    @property
+    def count(self) -> int:
+        """How many wait now."""
+        return self._held.count
+
+    async def late(self, address: str, began_s: float, hold_s: float) -> bool:
+        """Return True `hold_s` after `began_s` (at once when that is past), or False at once when too many wait already."""
+        if not self._held.enter(address):
+            return False
+        try:
+            left = began_s + hold_s - self._now_s()
+            if left > 0:
+                await self._sleep(left)
+        finally:
+            self._held.leave(address)
+        return True
 
 
 def group(address: str) -> str:

@@ -15,6 +15,7 @@ from panal.api.wire.model import FORMATS, Format
 
 MAX_BODY_BYTES: Final = 512 * 1024
 MAX_FIELDS: Final = 2000
+TOO_MANY_REFUSED: Final = "too many refused requests from this address; log in and wait a little"
 COOKIE: Final = "PVEAuthCookie"
 _TOKEN: Final = "PVEAPIToken"  # noqa: S105 (the name of a header's scheme)
 VERBS: Final = frozenset({"GET", "POST", "PUT", "DELETE"})
