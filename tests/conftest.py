@@ -1,47 +1,90 @@
-"""For every test: what was skipped and why is handed to `./test`; `soak` gives a test its bigger counts."""
+"""For every test: what was skipped and why is handed to `./test`; `soak` gives a test its bigger counts.
+
+    rounds = soak("writes acknowledged before SIGKILL, then lost", small=3, big=300)
+
+gives 3 in every run and 300 under `./test --soak`, where docs/reliability.md gets one row of that name. Tests that say the same
+name are added up. Every property-based test takes part by itself, with `examples(...)` times as many examples.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
-SOAK = os.environ.get("PANAL_SOAK") == "1"
+from tests.soaking import SOAK, examples
+
+RESULTS = os.environ.get("PANAL_SOAK_RESULTS")
+
+hypothesis.settings.register_profile("panal", max_examples=examples(100), deadline=None)
+hypothesis.settings.load_profile("panal")
 
 
 @dataclass
+class Row:
+    """What one test adds to one row of docs/reliability.md."""
+
+    what: str
+    count: int
+    failures: int = 0
+    note: str = ""
+
+
 class Soak:
-    """How often a test marked `soak` does its work, and where it says how that went."""
+    """How often a test does its work, and what came out. Without `found`, a test that fails is one failure."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
 
-    def count(self, usual: int, long: int) -> int:
-        """`usual` in every run, `long` under `./test --soak`."""
-        return long if SOAK else usual
+    def __call__(self, what: str, *, small: int, big: int) -> int:
+        """The count to do now: `small` in every run, `big` under `./test --soak`."""
+        count = big if SOAK else small
+        self.rows[what] = Row(what, count)
+        return count
 
-    def note(self, what: str, count: int, failures: int = 0, note: str = "") -> None:
-        """One row for docs/reliability.md."""
-        self.rows.append({"what": what, "count": count, "failures": failures, "note": note})
+    def found(self, what: str, *, count: int | None = None, failures: int = 0, note: str = "") -> None:
+        """What the test itself counted."""
+        row = self.rows.setdefault(what, Row(what, 0))
+        row.count = row.count if count is None else count
+        row.failures, row.note = failures, note
 
 
 @pytest.fixture
-def soak(request: pytest.FixtureRequest):
-    """Counts of a soak test; a test that notes nothing still leaves its name."""
-    counts = Soak()
-    before = request.session.testsfailed
-    yield counts
-    target = os.environ.get("PANAL_SOAK_RESULTS")
-    if not target:
-        return
-    if not counts.rows:
-        counts.note(request.node.nodeid, 1, request.session.testsfailed - before)
-    with Path(target).open("a") as out:
-        for row in counts.rows:
-            out.write(json.dumps(row) + "\n")
+def soak(request: pytest.FixtureRequest) -> Soak:
+    """See above."""
+    request.node.soak = counts = Soak()
+    return counts
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m soak` are those that take counts and those that make their own inputs."""
+    for item in items:
+        function = getattr(item, "function", None)
+        made = hypothesis.is_hypothesis_test(function) or "runTest" in item.name
+        if "soak" in getattr(item, "fixturenames", ()) or made:
+            item.add_marker("soak")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """A row is written as soon as its test ends, so that a soak that is cut short has its rows, too."""
+    report = yield
+    if RESULTS and (report.when == "call" or report.failed):
+        rows = list(item.soak.rows.values()) if hasattr(item, "soak") else []
+        if not rows:
+            said = re.search(r"(\d+) passing", getattr(item, "hypothesis_statistics", ""))
+            rows = [Row(f"made-up inputs of `{item.nodeid.removeprefix('tests/')}`", int(said[1]) if said else 0)]
+        with Path(RESULTS).open("a") as out:
+            for row in rows if not report.skipped else []:
+                row.failures = max(row.failures, int(report.failed))
+                out.write(json.dumps(asdict(row)) + "\n")
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

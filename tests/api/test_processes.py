@@ -47,14 +47,15 @@ def test_files_are_private(node, admin):
     assert stat.S_IMODE((node.run / "tls/node.key").stat().st_mode) == 0o600
 
 
-def test_a_connection_gives_its_place_back(node):
+def test_a_connection_gives_its_place_back(node, soak):
     """More WebSocket handshakes than an address may hold at once. Planted fault: `_release_with` doing nothing."""
     import ssl
 
     context = ssl.create_default_context(cafile=str(node.run / "tls/ca.pem"))
     url = f"wss://127.0.0.1:{node.port}/api2/json/x"
     foreign = {"Origin": "https://evil.example"}
-    for _ in range(MAX_PER_ADDRESS + 20):
+    rounds = soak("WebSocket handshakes refused, each gives its place back", small=MAX_PER_ADDRESS + 20, big=2000)
+    for _ in range(rounds):
         with pytest.raises(InvalidStatus):
             connect(url, ssl=context, additional_headers=foreign, open_timeout=60).__enter__()
     assert node.session.get(node.url + "/", timeout=10).status_code == 200

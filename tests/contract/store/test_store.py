@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -265,10 +266,18 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("name", sorted(ENGINES))
 @pytest.mark.parametrize("after", [1, 7, 40])
-async def test_what_was_acknowledged_survives_a_kill_and_nothing_is_half_there(tmp_path, name, after):
+async def test_what_was_acknowledged_survives_a_kill_and_nothing_is_half_there(tmp_path, name, after, soak):
     """Invariant 3. Planted fault: `pragma user_version`-style autocommit per statement shows `a` without `b`."""
+    for number in range(
+        soak("SIGKILL of a store's writer: acknowledged transactions lost, or half there", small=1, big=60)
+    ):
+        await killed(tmp_path / str(number), name, after + number)
+
+
+async def killed(directory: Path, name: str, after: int) -> None:
+    """One round: all that was acknowledged is there, whole, and at most the one in flight besides."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CHILD, name, str(tmp_path), stdout=asyncio.subprocess.PIPE,
+        sys.executable, "-c", CHILD, name, str(directory), stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert child.stdout is not None
@@ -280,7 +289,7 @@ async def test_what_was_acknowledged_survives_a_kill_and_nothing_is_half_there(t
         rest = await child.stdout.read()
     await child.wait()
     acknowledged = max([acknowledged, *map(int, rest.split(b"\n")[:-1])])
-    store = ENGINES[name](tmp_path, 10_000)
+    store = ENGINES[name](directory, 10_000)
     values = {i.key: i.value["n"] for i in (await store.list("")).items}
     last = values.pop("last")
     await store.close()

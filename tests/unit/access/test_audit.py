@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from panal.access.audit import AuditLog, files, verify
+from tests.conftest import Soak
 from tests.unit.access.conftest import FakeClock
 
 
@@ -169,8 +170,16 @@ async def test_many_at_once_stay_in_one_chain(tmp_path: Path) -> None:
     log.close()
 
 
-def test_a_killed_writer_lost_nothing_it_answered_for(tmp_path: Path) -> None:
+def test_a_killed_writer_lost_nothing_it_answered_for(tmp_path: Path, soak: Soak) -> None:
     """SIGKILL after each answer line. Planted fault: `_write` that keeps lines and writes every eighth time."""
+    for number in range(
+        soak("SIGKILL of the audit log's writer: answered records lost, or chain broken", small=1, big=300)
+    ):
+        killed(tmp_path / str(number), number % 60)
+
+
+def killed(directory: Path, after: int) -> None:
+    """One round."""
     program = (
         "import asyncio,sys\nfrom pathlib import Path\nfrom panal.access.audit import AuditLog\n"
         "from panal.core.clock import SystemClock\n"
@@ -180,16 +189,16 @@ def test_a_killed_writer_lost_nothing_it_answered_for(tmp_path: Path) -> None:
         "asyncio.run(main())\n"
     )
     env = {**os.environ, "PYTHONPATH": "src"}
-    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, env=env) as child:
+    with subprocess.Popen([sys.executable, "-c", program, str(directory)], stdout=subprocess.PIPE, env=env) as child:
         assert child.stdout is not None
         answered = -1
-        while answered < 50:
+        while answered < after:
             text = child.stdout.readline().strip()
             answered = int(text) if text.isdigit() else answered
         child.send_signal(signal.SIGKILL)
         rest = [line for line in child.stdout.read().split(b"\n") if line.isdigit()]
         answered = max([answered, *map(int, rest)])
-    (path,) = files(tmp_path)
+    (path,) = files(directory)
     rows = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
     assert len(rows) > answered
-    assert verify(tmp_path).problem is None
+    assert verify(directory).problem is None

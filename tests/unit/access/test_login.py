@@ -17,6 +17,7 @@ from panal.access.login import FAILURE, Admitted, Event, Request, State, after
 from panal.access.model import LOCKOUT, USER
 from panal.cluster.store import Mirror, Put
 from panal.core.errors import Busy, NotAuthenticated
+from tests.soaking import examples
 from tests.unit.access.conftest import FakeClock, FakePam, put_acl
 from tests.unit.access.test_authenticate import ticket_of
 
@@ -76,7 +77,7 @@ def test_only_listed_steps_lead_to_a_ticket() -> None:
     assert all(after(s, e) in (State.REFUSED, State.TICKET) or s in State for s, e in itertools.product(State, Event))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     userid=st.sampled_from(
         ["eve@pve", "root@pam", "nobody@pve", "eve", "", "eve@pve@pve", "@", "eve@nowhere", "eve@pam"]

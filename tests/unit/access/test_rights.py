@@ -11,6 +11,7 @@ from panal.access.model import POOL, TOKEN, Json, new_uid
 from panal.access.policy import build
 from panal.access.rights import UserRights
 from panal.cluster.store import Put
+from tests.soaking import examples
 from tests.unit.access.conftest import put_acl, put_group, put_role, put_user
 
 AUDITOR = set(privileges.ROLES["PVEAuditor"])
@@ -219,7 +220,7 @@ def reference(rows: list[tuple[str, tuple[str, str], str, bool]], path: str) -> 
     return roles
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(grants, st.sampled_from([*PATHS, "/vms/999", "/nodes/a"]))
 def test_walk_agrees_with_a_slow_reading_of_the_rule(
     rows: list[tuple[str, tuple[str, str], str, bool]], path: str
@@ -229,7 +230,7 @@ def test_walk_agrees_with_a_slow_reading_of_the_rule(
     assert set(world(rows, pooled=False).privileges(path)) == wanted
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(grants)
 def test_pools_only_add_unless_noaccess(rows: list[tuple[str, tuple[str, str], str, bool]]) -> None:
     without, with_pool = world(rows, pooled=False), world(rows)
@@ -243,7 +244,7 @@ def test_pools_only_add_unless_noaccess(rows: list[tuple[str, tuple[str, str], s
     assert set(with_pool.privileges("/vms/101")) == set(without.privileges("/vms/101"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(grants, st.sampled_from(PATHS), st.sampled_from(ROLES[:4]))
 def test_one_more_role_at_a_place_that_has_some_never_takes_away(
     rows: list[tuple[str, tuple[str, str], str, bool]], path: str, role: str

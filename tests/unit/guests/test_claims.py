@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from panal.cluster.incarnation import Incarnation
 from panal.guests.claims import Claim, decide_release, decide_take, decide_takeover
+from tests.soaking import examples
 
 NODES = ("a", "b", "c")
 
@@ -141,4 +142,4 @@ class Claims(RuleBasedStateMachine):
 
 
 TestClaims = Claims.TestCase
-TestClaims.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestClaims.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from panal.core.errors import BadInput
 from panal.storage import image_header, images
+from tests.soaking import examples
 from tests.unit.storage.hostile import qcow2
 
 
@@ -114,7 +115,7 @@ def _describe(path, data):
         os.close(fd)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 200), junk=st.binary(min_size=1, max_size=64), cut=st.integers(0, 4096))
 def test_parser_never_dies(tmp_path, at, junk, cut):
     """The parser itself, without the jail: whatever the bytes, a description."""

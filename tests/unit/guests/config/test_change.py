@@ -10,6 +10,7 @@ from panal.core.errors import BadInput, Conflict
 from panal.guests.config.change import Change, State, apply_pending, check_digest, digest, plan_change, volumes
 from panal.guests.config.show import show_config, show_pending
 from panal.guests.config.wish import Wish, read_wish
+from tests.soaking import examples
 
 A, B, C = (f"local:100/vm-100-disk-{n}.qcow2" for n in range(3))
 
@@ -189,7 +190,7 @@ def states(draw: st.DrawFn) -> State:
     return State(100, config, pending, running=bool(draw(st.sampled_from([0, 1]))))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(states(), st.data())
 def test_no_volume_is_ever_forgotten(state: State, data: st.DataObject):
     """Invariant of change.py. Seen to fail with `_keep` skipped in `_put_pending`."""

@@ -13,6 +13,7 @@ from panal.guests.config.keys import INTERNAL, KEYS, all_names, find
 from panal.guests.config.rights import needs
 from panal.guests.config.show import show_config
 from panal.guests.config.wish import Wish, canonical_all, read_wish
+from tests.soaking import examples
 
 # name → values that must be taken as they are (or as the second of a pair)
 GOOD: dict[str, list[object]] = {
@@ -203,7 +204,7 @@ def test_bad_input_names_the_numbered_key():
     assert caught.value.field == "net7"
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(
     st.sampled_from(sorted(all_names())),
     st.text(max_size=60) | st.from_regex(r"[a-z0-9:,=;/.+-]{0,40}", fullmatch=True),
