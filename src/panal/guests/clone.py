@@ -111,7 +111,7 @@ def build_clone(guests: Guests, args: Args) -> Sequence[Step]:
             open_now = (await guests.driver.info(vmid)).status == "paused"
             await driver.copy(name, target, volume.name, volume.fmt, snapshot, paused=open_now)
 
-        return allocate_step(guests, newid, volume, fill)
+        return allocate_step(guests, newid, volume, fill, birth=birth)
 
     return [
         reserve_step(guests, newid, args["config"], birth, "clone"),

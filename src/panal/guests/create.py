@@ -47,7 +47,7 @@ def build_create(guests: Guests, args: Args) -> Sequence[Step]:
     volumes = [Planned(**v) for v in args["volumes"]]
     return [
         reserve_step(guests, vmid, args["config"], birth, "create"),
-        *(allocate_step(guests, vmid, v) for v in volumes),
+        *(allocate_step(guests, vmid, v, birth=birth) for v in volumes),
         unlock_step(guests, vmid, birth),
     ]
 

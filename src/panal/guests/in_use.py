@@ -16,6 +16,20 @@ def named_by(guests: Guests, guest: Guest) -> set[str]:
     return named | {s.vmstate for s in snapshots if s.vmstate}
 
 
+def named_by_another(guests: Guests, volid: str, birth: str | None) -> bool:
+    """Whether a record names the volume that is not the one (a guest's or a snapshot's) with this birth."""
+    for guest in guests.list():
+        snapshots = [s for s in guests.snapshots(guest.vmid) if s.birth != birth]
+        pending = {k: v for k, v in guest.pending.items() if v is not None}
+        own = () if guest.birth == birth else (guest.config, pending)
+        configs = (*own, *(s.config for s in snapshots))
+        if any(s.vmstate == volid for s in snapshots) or any(
+            d.volid == volid for c in configs for d in read_drives(c, unused=True)
+        ):
+            return True
+    return False
+
+
 def user_of(guests: Guests, volid: str) -> str | None:
     """`VM 100`, or None when no guest names the volume."""
     for guest in guests.list():

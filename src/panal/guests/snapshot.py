@@ -74,6 +74,7 @@ async def plan_snapshot(
     problems = unable(guests, drives)
     if problems:
         raise Conflict("snapshot feature is not available: " + "; ".join(problems), vmid=vmid)
+    await _require_unused(guests, drives, name)
     live = await guests.driver.info(vmid)
     state = await _plan_state(guests, guest, name, drives) if vmstate and live.status != "stopped" else None
     return {
@@ -81,6 +82,14 @@ async def plan_snapshot(
         "resume": live.status == "running", "state": None if state is None else state.json(),
         "disks": {d.key: d.volid for d in drives}, "record": _record(guests, guest, description, state, live.machine),
     }  # fmt: skip
+
+
+async def _require_unused(guests: Guests, drives: Sequence[Drive], name: str) -> None:
+    """No image has a snapshot of this name that came with it: undoing ours would remove it. Conflict."""
+    for drive in drives:
+        storage, volume = split(drive.volid or "")
+        if name in await (await guests.storages.usable(storage)).snapshots(volume):
+            raise Conflict(f"{drive.volid} of {drive.key} has a snapshot '{name}' inside already; choose another name")
 
 
 def _record(guests: Guests, guest: Guest, description: str | None, state: Planned | None, machine: str | None) -> Json:
@@ -133,7 +142,8 @@ def build_snapshot(guests: Guests, args: Args) -> Sequence[Step]:
             await guests.driver.pause(vmid)
 
     async def resume() -> None:
-        if args["resume"] and (await guests.driver.info(vmid)).status == "paused":
+        # not ours: it was paused by somebody after this snapshot had failed
+        if args["resume"] and ours() is not None and (await guests.driver.info(vmid)).status == "paused":
             await guests.driver.resume(vmid)
 
     async def commit() -> None:
@@ -157,11 +167,12 @@ def build_snapshot(guests: Guests, args: Args) -> Sequence[Step]:
 
     steps = [Step("write the snapshot down", write, unwrite)]
     if state is not None:
-        steps.append(allocate_step(guests, vmid, state))
+        steps.append(allocate_step(guests, vmid, state, birth=birth))
     steps.append(Step("pause the guest", pause, resume))
     if state is not None:
         steps.append(Step("save the RAM", lambda: _save_ram(guests, vmid, state)))
-    disks = _DiskSnapshots(guests, vmid, name, args["disks"], lambda: bool(args["running"]))
+    foreign = lambda: guests.store.get(key) is not None and ours() is None  # noqa: E731
+    disks = _DiskSnapshots(guests, vmid, name, args["disks"], bool(args["running"]), foreign)
     return [
         *steps,
         Step("snapshot the disks", disks.do, disks.undo),
@@ -181,22 +192,26 @@ async def _save_ram(guests: Guests, vmid: int, state: Planned) -> None:
 
 
 class _DiskSnapshots:
-    """All disks or none; remembers which of them had a snapshot of this name that is not ours."""
+    """All disks or none; remembers which of them had a snapshot of this name that is not ours.
+
+    `foreign()`: the name is another snapshot's by now.
+    """
 
     def __init__(
-        self, guests: Guests, vmid: int, name: str, disks: dict[str, str], running: Callable[[], bool]
+        self, guests: Guests, vmid: int, name: str, disks: dict[str, str], running: bool, foreign: Callable[[], bool]
     ) -> None:
         self._guests = guests
         self._vmid = vmid
         self._name = name
         self._disks = disks
         self._running = running
+        self._other = foreign
         self._foreign: set[str] = set()
 
     async def do(self) -> None:
         if not self._disks:
             return
-        if self._running():
+        if self._running:
             try:
                 await self._guests.driver.snapshot_disks(self._vmid, list(self._disks), self._name)
             except PanalError:
@@ -212,6 +227,8 @@ class _DiskSnapshots:
                 raise
 
     async def undo(self) -> None:
+        if self._other():
+            return
         for key, volid in self._disks.items():
             if key not in self._foreign:
                 await delete_disk_snapshot(self._guests, self._vmid, volid, self._name)

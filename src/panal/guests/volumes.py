@@ -12,6 +12,7 @@ from typing import Any
 
 from panal.core.errors import Conflict
 from panal.guests.context import Guests
+from panal.guests.in_use import named_by_another
 from panal.storage.drivers.base import StorageDriver
 from panal.tasks.steps import Step
 
@@ -75,28 +76,28 @@ def _stem(name: str) -> str:
 
 
 def allocate_step(
-    guests: Guests, vmid: int, volume: Planned, fill: Callable[[StorageDriver], Awaitable[None]] | None = None
-) -> Step:
-    """Make the volume, empty or with `fill` (a copy); undo removes it."""
-    foreign = False
+    guests: Guests, vmid: int, volume: Planned, fill: Callable[[StorageDriver], Awaitable[None]] | None = None,
+    *, birth: str | None = None,
+) -> Step:  # fmt: skip
+    """Make the volume, empty or with `fill` (a copy); undo removes it, unless a record names it.
+
+    `birth`: that of the record which the operation itself wrote. An undo that failed comes again at a later start: by then
+    the name may be another guest's.
+    """
 
     async def do() -> None:
-        nonlocal foreign
         driver = await guests.storages.usable(volume.storage)
-        try:
-            if fill is None:
-                await driver.allocate(vmid, volume.name, volume.fmt, volume.size)
-            else:
-                await fill(driver)
-        except Conflict:
-            foreign = True  # somebody made it since the plan: it is not ours to remove
-            raise
+        if fill is None:
+            await driver.allocate(vmid, volume.name, volume.fmt, volume.size)
+        else:
+            await fill(driver)
 
     async def undo() -> None:
-        if not foreign:
+        if not named_by_another(guests, volume.volid, birth):
             await (await guests.storages.usable(volume.storage)).free(volume.name)
 
-    return Step(f"make {volume.volid}", do, undo)
+    # Conflict: somebody made it since the plan; it is not ours to remove
+    return Step(f"make {volume.volid}", do, undo, untouched=(Conflict,))
 
 
 def free_step(guests: Guests, volid: str, still: Callable[[], bool]) -> Step:

@@ -7,8 +7,9 @@ plan before anything happens (names of volumes included), so the same steps can 
     a failure, a stop or a restart before k's success: undo of k, k-1, … 1 (all that may have begun)
     after it: roll forward, do k+1 … to the end; a stop no longer stops it, a failure is retried at the daemon's next start
 
-Rules for a step: `do` and `undo` are idempotent; `undo` works when `do` never ran, ran half, or ran whole. Without a
-`point_of_no_return` the last step's success is it.
+Rules for a step: `do` and `undo` are idempotent; `undo` works when `do` never ran, ran half, or ran whole. Either may come
+again at a later start of the daemon, when names (of guests, snapshots, volumes) belong to somebody else: a step makes sure that
+what it touches is still what was meant. Without a `point_of_no_return` the last step's success is it.
 
 Journal: one row per operation (`Journal`), written before a step begins and after it succeeded; removed at the end.
 Called by `guests` verbs; `recover` by the daemon before it serves.
@@ -35,6 +36,8 @@ class Step:
     do: Callable[[], Awaitable[None]]
     undo: Callable[[], Awaitable[None]] | None = None
     point_of_no_return: bool = False
+    untouched: tuple[type[Exception], ...] = ()
+    """`do` raises one of these when it has done nothing, so that there is nothing to undo; the journal is told at once"""
 
 
 Build = Callable[[Args], Sequence[Step]]
@@ -78,9 +81,14 @@ async def run(journal: Journal, kind: str, upid: str, args: Args, steps: Sequenc
     point = _point(steps)
     begun = 0
     try:
-        for begun, step in enumerate(steps[:point], start=1):
+        for number, step in enumerate(steps[:point], start=1):
+            begun = number
             await journal.mark(upid, begun, False)
-            await step.do()
+            try:
+                await step.do()
+            except step.untouched:
+                begun -= 1
+                raise
         late = await _unstoppable(journal.mark(upid, point, True))
     except BaseException:
         await _unstoppable(_give_up(journal, upid, steps[:begun], log))
@@ -109,9 +117,17 @@ async def _unstoppable(work: Coroutine[Any, Any, None]) -> bool:
 
 
 async def _give_up(journal: Journal, upid: str, begun: Sequence[Step], log: Log) -> None:
-    await _undo(begun, log)
+    # a step that did nothing is not to be undone by the next start either
+    await _noted(journal.mark(upid, len(begun), False), log)
+    if await _undo(begun, log):
+        await _noted(journal.close(upid), log)
+    else:
+        log("what could not be undone is tried again at the daemon's next start")
+
+
+async def _noted(write: Coroutine[Any, Any, None], log: Log) -> None:
     try:
-        await journal.close(upid)
+        await write
     except Exception as exc:  # what went wrong before this is what the caller must hear
         log(f"the journal could not be written: {exc}")
 

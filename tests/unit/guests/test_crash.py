@@ -13,6 +13,7 @@ import pytest
 
 from panal.core.errors import Failed
 from panal.guests import claims
+from panal.guests.rollback import rollback
 from panal.guests.start import start
 from panal.tasks.index import Filter
 from tests.unit.guests.check import assert_tidy
@@ -125,7 +126,7 @@ async def test_an_old_roll_forward_does_not_touch_a_new_guest(world: World) -> N
         async def stuck(name: str) -> None:
             raise Failed("stale handle")
 
-        local.free = stuck  # type: ignore[method-assign]
+        local.free = stuck  # type: ignore[method-assign, assignment]
         assert await node.ended(await delete(node)) != "OK"
         local.free = free  # type: ignore[method-assign]
         assert node.guests.get(100).lock == "destroyed"
@@ -137,3 +138,49 @@ async def test_an_old_roll_forward_does_not_touch_a_new_guest(world: World) -> N
         assert node.guests.get(100).config["name"] == "web"
         assert_tidy(world, node)
         await node.ok(await start(node.guests, 100, USER))
+
+
+async def test_an_undo_that_comes_late_does_not_touch_a_new_guest(world: World) -> None:
+    """Invariant 6: the undo failed, the number and the name went to another guest, the next start tries the undo again.
+
+    Planted fault: an `allocate_step` that frees whatever has the name takes the new guest's disk away.
+    """
+    async with world.boot() as node:
+        local = world.storages.drivers["local"]
+        allocate, free = local.allocate, local.free
+
+        async def stuck(*args: object) -> None:
+            raise Failed("stale handle")
+
+        local.allocate = local.free = stuck  # type: ignore[method-assign, assignment]
+        assert "stale" in await node.ended(await SCENARIOS["create"].act(node))
+        local.allocate, local.free = allocate, free  # type: ignore[method-assign]
+        assert await node.guests.tasks.journal.entries(), "what could not be undone is tried again"
+        await one(node)
+    async with world.boot() as node:
+        assert not await node.guests.tasks.journal.entries()
+        assert_tidy(world, node)
+        await node.ok(await start(node.guests, 100, USER))
+
+
+async def test_an_undo_that_comes_late_does_not_touch_a_new_snapshot(world: World) -> None:
+    """As above, for a snapshot's name; and a guest that was paused since then stays so.
+
+    Planted fault: without asking whose the name is, the new snapshot's disks are gone, and the rollback to it fails.
+    """
+    async with world.boot() as node:
+        await SCENARIOS["snapshot"].prepare(node)
+        local = world.storages.drivers["local"]
+        take, drop = local.snapshot, local.delete_snapshot
+
+        async def stuck(*args: object) -> None:
+            raise Failed("stale handle")
+
+        local.snapshot = local.delete_snapshot = stuck  # type: ignore[method-assign, assignment]
+        assert "stale" in await node.ended(await SCENARIOS["snapshot"].act(node))
+        local.snapshot, local.delete_snapshot = take, drop  # type: ignore[method-assign]
+        await node.ok(await SCENARIOS["snapshot"].act(node))
+    async with world.boot() as node:
+        assert not await node.guests.tasks.journal.entries()
+        assert_tidy(world, node)
+        await node.ok(await rollback(node.guests, 100, "xx", USER))
