@@ -126,7 +126,7 @@ async def test_an_old_roll_forward_does_not_touch_a_new_guest(world: World) -> N
         async def stuck(name: str) -> None:
             raise Failed("stale handle")
 
-        local.free = stuck  # type: ignore[method-assign, assignment]
+        local.free = stuck  # type: ignore[method-assign]
         assert await node.ended(await delete(node)) != "OK"
         local.free = free  # type: ignore[method-assign]
         assert node.guests.get(100).lock == "destroyed"
