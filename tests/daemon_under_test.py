@@ -139,6 +139,13 @@ class NodeUnderTest:
         with sqlite3.connect(self.state / "store.db") as db:
             return int(db.execute("select revision from head").fetchone()[0])
 
+    def stored(self) -> dict[str, int]:
+        """Every key of the store with its revision, read from its file."""
+        import sqlite3
+
+        with sqlite3.connect(self.state / "store.db") as db:
+            return dict(db.execute("select key, revision from item").fetchall())
+
     def kill_daemon(self) -> None:
         """SIGKILL."""
         assert self.daemon is not None

@@ -137,11 +137,11 @@ def test_a_wrong_field_is_named_and_nothing_changes(
     node: NodeUnderTest, path: str, params: dict[str, Any], field: str
 ) -> None:
     vmid = made(node, scsi0="local:0.01")
-    before = node.must("GET", BASE), node.revision()
+    before = len(node.must("GET", BASE)), node.stored()
     status, _, body = node.admin("POST", BASE + path.format(vmid=vmid), **params)
     assert status == 400, body
     assert field in body["errors"], body
-    assert len(node.must("GET", BASE)) == len(before[0])
+    assert (len(node.must("GET", BASE)), node.stored()) == before
 
 
 def test_numbers_are_not_given_twice(node: NodeUnderTest) -> None:

@@ -11,7 +11,7 @@ from panal.api.qemu_checks import root_only, unsupported
 from panal.api.qemu_params import CONFIG_PARAMS, DRIVE_NAMES, IMPORT_STORAGE
 from panal.api.qemu_rights import authorizer
 from panal.api.table import Param, Routes
-from panal.core.errors import BadInput, NotFound
+from panal.core.errors import BadInput, NotFound, PanalError
 from panal.guests import clone, create, delete, status, template
 from panal.guests.config.keys import find
 from panal.guests.config.rights import needs
@@ -72,21 +72,34 @@ async def list_guests(call: Call) -> list[dict[str, Any]]:
     returns="string",
 )  # fmt: skip
 async def create_guest(call: Call) -> str:
-    """Rights first, so that nobody learns which numbers are in use."""
+    """Rights first: nobody learns which numbers are in use, and no number is kept for who may not have it."""
     params, guests = call.params, call.services.guests
     user = call.rights.userid
     unsupported(call, "restoring a backup is not supported yet: leave 'archive' out to create a new VM", "archive")
     unsupported(call, "not supported yet: leave it out", "live-restore", "ha-managed", "lock")
     pool = params.get("pool")
     texts = canonical_all({k: v for k, v in params.items() if find(k) is not None})
-    vmid = params.get("vmid") or await guests.nextids.next_id(user)
-    if not (pool and call.has(f"/pool/{pool}", "VM.Allocate")):
-        call.require(f"/vms/{vmid}", "VM.Allocate")
-    if params.get("start") and not (pool and call.has(f"/pool/{pool}", "VM.PowerMgmt")):
-        call.require(f"/vms/{vmid}", "VM.PowerMgmt")
-    authorizer(call)(needs(vmid, {}, {}, Wish(set=texts), pool=pool))
-    _check_pool(call, pool)
-    return await create.create(guests, vmid, texts, user, pool=pool, start=bool(params.get("start")))
+
+    def check(vmid: int) -> None:
+        if not (pool and call.has(f"/pool/{pool}", "VM.Allocate")):
+            call.require(f"/vms/{vmid}", "VM.Allocate")
+        if params.get("start") and not (pool and call.has(f"/pool/{pool}", "VM.PowerMgmt")):
+            call.require(f"/vms/{vmid}", "VM.PowerMgmt")
+        authorizer(call)(needs(vmid, {}, {}, Wish(set=texts), pool=pool))
+        _check_pool(call, pool)
+
+    async def make(vmid: int) -> str:
+        return await create.create(guests, vmid, texts, user, pool=pool, start=bool(params.get("start")))
+
+    if "vmid" in params:
+        check(params["vmid"])
+        return await make(params["vmid"])
+    vmid = await guests.nextids.next_id(user, check)
+    try:
+        return await make(vmid)
+    except PanalError:
+        await guests.nextids.give_back(vmid)
+        raise
 
 
 def _check_pool(call: Call, pool: str | None) -> None:

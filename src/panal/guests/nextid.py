@@ -7,6 +7,7 @@ has it. Reservations are in the store (all nodes see them), expire by this node'
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,9 +38,10 @@ class NextIds:
         for at in range(0, len(old), 100):
             await guests.store.txn([], [Delete(key) for key in old[at : at + 100]])
 
-    async def next_id(self, user: str) -> int:
+    async def next_id(self, user: str, check: Callable[[int], None] | None = None) -> int:
         """Reserve and return the lowest free number of the datacenter's `next-id` range (upper end excluded).
 
+        `check` gets the number before anything is written; what it raises goes to the caller and nothing was reserved.
         Busy when there is none or the user has too many.
         """
         guests = self.guests
@@ -57,6 +59,8 @@ class NextIds:
                     raise Busy(
                         f"no free number between {lower} and {upper}; widen 'next-id' in the datacenter's options"
                     )
+                if check is not None:
+                    check(number)
                 value = {"v": 1, "node": guests.node, "incarnation": guests.incarnation.id, "user": user}
                 key = reservation_key(number)
                 done = await guests.store.txn([Absent(key), Absent(config_key(number))], [Put(key, value)])
@@ -64,6 +68,12 @@ class NextIds:
                     self._mine[number] = (user, guests.clock.monotonic_s() + KEEP_S)
                     return number
                 taken.add(number)
+
+    async def give_back(self, number: int) -> None:
+        """Nobody wants it any more; nothing happens when it is not reserved here."""
+        async with self._lock:
+            if self._mine.pop(number, None) is not None:
+                await self.guests.store.txn([], [Delete(reservation_key(number))])
 
     async def _expire(self) -> None:
         now = self.guests.clock.monotonic_s()

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from panal.core.errors import BadInput, Conflict, Failed, NotFound
+from panal.core.errors import BadInput, Conflict, Failed, Forbidden, NotFound
 from panal.guests import claims
 from panal.guests.clone import CloneRequest, clone
 from panal.guests.create import create, plan_create
@@ -300,6 +300,24 @@ async def test_fifty_clones_by_five_clients(world: World) -> None:
         assert len(set(got)) == 50
         assert len(guests.list()) == 51
         assert_tidy(world, node)
+
+
+async def test_a_number_is_reserved_only_for_who_may_have_it(world: World) -> None:
+    """What `check` raises leaves nothing, what is given back is free. Planted fault: `check` after the txn."""
+
+    def check(number: int) -> None:
+        raise Forbidden(f"not {number}")
+
+    async with world.boot() as node:
+        ids = NextIds(node.guests)
+        with pytest.raises(Forbidden, match="100"):
+            await ids.next_id("a@pve", check)
+        assert not node.guests.store.list("vmid/")
+        assert await ids.next_id("a@pve") == 100
+        await ids.give_back(100)
+        await ids.give_back(100)
+        assert not node.guests.store.list("vmid/")
+        assert await ids.next_id("b@pve") == 100
 
 
 async def test_reservations_end(world: World) -> None:
