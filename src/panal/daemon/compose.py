@@ -203,6 +203,7 @@ async def _certificate(settings: Settings, store: Mirror, web: privileges.Accoun
     certificates.write_private(directory / "node.key", key, owner)
     certificates.write_private(directory / "node.pem", chain, owner)
     certificates.write_private(directory / "ca.pem", ca.pem, owner)
+    (directory / "ca.pem").chmod(0o644)  # no secret: every user of this machine may check who answers
 
 
 def _task_error(upid: str, error: BaseException) -> None:

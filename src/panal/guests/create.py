@@ -62,6 +62,7 @@ async def create(
     async def body(task: Task) -> None:
         # planned again in the guest's turn: names chosen before may be taken by now
         await guests.tasks.operate(task, KIND, await plan_create(guests, vmid, config))
+        task.log(f"VM {vmid} is created")  # who left the number out reads it here
         await join_pool(guests, vmid, pool, user)
         if start:
             try:
