@@ -197,6 +197,36 @@ def test_every_way_to_a_running_guest_needs_the_right_to_run_it(node: NodeUnderT
     assert node.http("POST", BASE, data={"vmid": number}, headers=maker).status_code == 200
 
 
+def test_a_rollback_that_starts_needs_the_right_to_run(node: NodeUnderTest) -> None:
+    """Attack row 13: `start` of a rollback. Planted fault, as found: only the right to roll back was asked for."""
+    vmid = made(node, scsi0="local:0.01,format=qcow2")
+    path = f"{BASE}/{vmid}/snapshot"
+    assert ended(node, node.must("POST", path, snapname="one")) == "OK"
+    keeper = user(node, "keeper", "VM.Snapshot.Rollback", "/vms")
+    answer = node.http("POST", f"{path}/one/rollback", data={"start": 1}, headers=keeper)
+    assert answer.status_code == 403 and "VM.PowerMgmt" in answer.reason
+    answer = node.http("POST", f"{path}/one/rollback", headers=keeper)
+    assert answer.status_code == 200 and ended(node, answer.json()["data"]) == "OK"
+    assert node.must("GET", f"{BASE}/{vmid}/status/current")["status"] == "stopped"
+
+
+def test_a_clone_of_a_snapshot_needs_the_rights_for_what_the_snapshot_holds(node: NodeUnderTest) -> None:
+    """Attack row 13: a bridge that the guest has no more, but its snapshot has.
+
+    Planted fault, as found: the rights were asked for the present configuration.
+    """
+    vmid = made(node, scsi0="local:0.01,format=qcow2", net0="virtio,bridge=vmbr0")
+    path = f"{BASE}/{vmid}"
+    assert ended(node, node.must("POST", f"{path}/snapshot", snapname="one")) == "OK"
+    node.must("PUT", f"{path}/config", delete="net0")
+    cloner = user(node, "cloner", "VM.Clone,VM.Allocate,Datastore.AllocateSpace", "/")
+    node.must("PUT", "/access/acl", path="/sdn", users="cloner@pve", roles="NoAccess")
+    answer = node.http("POST", f"{path}/clone", data={"newid": next(_numbers), "snapname": "one"}, headers=cloner)
+    assert answer.status_code == 403 and "/sdn" in answer.reason
+    answer = node.http("POST", f"{path}/clone", data={"newid": next(_numbers)}, headers=cloner)
+    assert answer.status_code == 200 and ended(node, answer.json()["data"]) == "OK"
+
+
 def test_a_pool_lets_in(node: NodeUnderTest) -> None:
     node.must("POST", "/pools", poolid="team")
     member = user(node, "member", "VM.Allocate,VM.Audit", "/pool/team")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import http.client
 import json
 import ssl
@@ -182,3 +183,15 @@ def test_audit_and_no_secrets_in_logs(node, admin):
     assert "POST /access/users" in audit and "admin@pve" in audit
     for canary in ("canary-password-1", PASSWORD, secret, admin.ticket):
         assert canary not in audit and canary not in node.log()
+
+
+def test_what_is_kept_for_an_idempotency_key_is_no_help_in_guessing_a_password(node, admin):
+    """Invariant 11, attack row 20. Planted fault, as found: a plain SHA-256 of the body."""
+    body = "userid=kept%40pve&password=canary-4711-word"
+    headers = {**admin.headers, "Idempotency-Key": "k-canary"}
+    assert ask(node, "POST", "/access/users", body, headers)[0] == 200
+    assert ask(node, "POST", "/access/users", body, headers)[0] == 200, "the first answer again"
+    sent = json.dumps({"userid": "kept@pve", "password": "canary-4711-word"}, separators=(",", ":")).encode()
+    kept = b"".join(path.read_bytes() for path in node.state.glob("idempotency.db*"))
+    assert b"k-canary" in kept and b"canary-4711" not in kept
+    assert hashlib.sha256(sent).digest() not in kept

@@ -4,18 +4,22 @@ Kept in `<state>/idempotency.db`, so a repetition after a restart of the daemon 
 failed request may be tried again with its key. A request that was cut off by a crash of the daemon left no answer: its
 repetition runs again (the caller sees by the task list whether it happened). Bounded: KEEP_PER_USER keys a user, the oldest
 go first; answers over MAX_BODY_BYTES are not kept.
+
+Of what was sent only a digest is kept, keyed with the node's cluster key: a body may hold a password, and nobody who gets hold
+of the file alone can try passwords against it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import hmac
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from panal.api.wire import model
+from panal.cluster.store.sealed import load_key
 from panal.core.clock import Clock
 from panal.core.errors import BadInput, Busy
 from panal.host.database import Database
@@ -46,13 +50,14 @@ class Replays:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._db = Database(path, _SCHEMA, durable=False)
         self._clock = clock
+        self._key = hmac.digest(load_key(path.with_name("cluster.key")), b"Idempotency-Key", "sha256")
         self._running: dict[Key, asyncio.Event] = {}
 
     async def once(self, key: Key, sent: bytes, run: Callable[[], Awaitable[Reply]]) -> Reply:
         """Run, or give back what an earlier run answered. A second caller waits for the first."""
         if not key[2].isprintable() or not 0 < len(key[2]) <= MAX_KEY_CHARS:
             raise BadInput("Idempotency-Key", f"must be 1 to {MAX_KEY_CHARS} printable characters")
-        digest = hashlib.sha256(sent).digest()
+        digest = hmac.digest(self._key, sent, "sha256")
         while (running := self._running.get(key)) is not None:
             async with asyncio.timeout(600):
                 await running.wait()

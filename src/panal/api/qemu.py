@@ -161,7 +161,8 @@ async def clone_guest(call: Call) -> str:
     storages = {want.storage} if want.storage else {v.partition(":")[0] for v in named_by(guests, guest)}
     for storage in sorted(s for s in storages if s):
         call.require(f"/storage/{storage}", "Datastore.AllocateSpace")
-    wish = Wish(set={k: v for k, v in guest.config.items() if find(k) is not None})
+    source = guest.config if want.snapshot is None else guests.snapshot(guest.vmid, want.snapshot).config
+    wish = Wish(set={k: v for k, v in source.items() if find(k) is not None})
     connected = [n for n in needs(want.newid, {}, {}, wish) if n.path.startswith(("/sdn", "/mapping")) or n.root]
     authorizer(call)(connected)
     _check_pool(call, want.pool)

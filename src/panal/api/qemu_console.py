@@ -30,6 +30,7 @@ SERIALS: Final = 4
     forward="node",
     params=[NODE, VMID, Param("serial", "string", "Serial port; the first one when it is left out.",
                               enum=tuple(f"serial{n}" for n in range(SERIALS)))],
+    secret_answer=True,
     returns="{port:integer ticket:string upid:string user:string}",
 )  # fmt: skip
 async def open_terminal(call: Call) -> dict[str, Any]:

@@ -133,12 +133,15 @@ async def change_snapshot(call: Call) -> None:
     "Put a virtual machine back to a snapshot; it runs on when the snapshot has its memory.",
     permission=perm("/vms/{vmid}", "VM.Snapshot", "VM.Snapshot.Rollback", any_of=True),
     forward="node",
-    params=[NODE, VMID, SNAPNAME, Param("start", "boolean", "Start it afterwards in any case.", default=False)],
+    params=[NODE, VMID, SNAPNAME,
+            Param("start", "boolean", "Start it afterwards in any case; this needs VM.PowerMgmt.", default=False)],
     returns="string",
-)
+)  # fmt: skip
 async def roll_back(call: Call) -> str:
-    """As a task."""
+    """As a task. Starting is a right of its own, by whatever route (attack row 13)."""
     params = call.params
+    if params.get("start"):
+        call.require(f"/vms/{params['vmid']}", "VM.PowerMgmt")
     return await rollback.rollback(
         call.services.guests, params["vmid"], params["snapname"], call.rights.userid, start=bool(params.get("start"))
     )
