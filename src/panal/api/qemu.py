@@ -136,7 +136,8 @@ async def delete_guest(call: Call) -> str:
     ),
     forward="node",
     params=[
-        NODE, VMID, _NEWID, _BWLIMIT,
+        NODE, VMID, _NEWID,
+        Param("bwlimit", "integer", "Most KiB a second to copy with; 0 is no limit.", minimum=0),
         Param("name", "string", "Name of the clone.", format="dns-name"),
         Param("description", "string", "Note of the clone.", format="comment", max_length=8192),
         Param("snapname", "string", "Copy this snapshot instead of the present state.", format="pve-configid",
@@ -156,6 +157,7 @@ async def clone_guest(call: Call) -> str:
     want = clone.CloneRequest(
         params["newid"], params.get("name"), params.get("description"), params.get("snapname"), params.get("storage"),
         params.get("format"), params.get("full"), params.get("pool"), params.get("target"),
+        int(params.get("bwlimit") or 0) * 1024,
     )  # fmt: skip
     guest = guests.get(params["vmid"])
     storages = {want.storage} if want.storage else {v.partition(":")[0] for v in named_by(guests, guest)}

@@ -36,7 +36,7 @@ from panal.daemon import measure
 from panal.daemon.server import Server
 from panal.guests import Guests, boot
 from panal.guests.drivers.base import GuestDriver
-from panal.guests.drivers.fake import FakeDriver, image_snapshot
+from panal.guests.drivers.fake import FakeDriver, image_copy, image_snapshot
 from panal.guests.in_use import user_of, user_of_storage
 from panal.guests.populate import populate
 from panal.host import privileges
@@ -149,7 +149,7 @@ def _acquaint(guests: Guests, storages: Storages, access: Access) -> None:
 
 async def _driver(settings: Settings) -> GuestDriver:
     if settings.driver == "fake":
-        return FakeDriver(disk_snapshot=image_snapshot)
+        return FakeDriver(disk_snapshot=image_snapshot, disk_copy=image_copy)
     from panal.guests.drivers.qemu import QemuDriver
     from panal.network import Ports
 

@@ -1,8 +1,13 @@
-"""Clone a guest or one of its snapshots: number → full copies of its disks → unlock. The clone has its own identity."""
+"""Clone a guest or one of its snapshots: number → full copies of its disks → unlock. The clone has its own identity.
+
+A guest that runs goes on running: whatever it has open is copied by its hypervisor, all disks as of one instant at the end. A
+snapshot, and what no process has open, is read from the storage. (A TPM's state is read from the storage in either case.)
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -14,9 +19,12 @@ from panal.guests.config.drives import drive_bus
 from panal.guests.config.generate import fresh_identity, fresh_macs
 from panal.guests.context import Guests, queue_of
 from panal.guests.create import join_pool
+from panal.guests.drivers.base import CopyTarget
 from panal.guests.making import choose_format, image_driver, reserve_step, unlock_step
 from panal.guests.model import Guest
+from panal.guests.progress import Meter
 from panal.guests.volumes import Namer, Planned, allocate_step, split
+from panal.host.threads import whole
 from panal.storage.drivers.base import StorageDriver
 from panal.tasks.model import Task
 from panal.tasks.steps import Args, Step
@@ -38,6 +46,7 @@ class CloneRequest:
     full: bool | None = None
     pool: str | None = None
     target: str | None = None
+    limit_bytes_s: int = 0
 
 
 def cloned_config(guests: Guests, guest: Guest, want: CloneRequest) -> dict[str, str]:
@@ -66,6 +75,8 @@ async def plan_clone(guests: Guests, vmid: int, want: CloneRequest) -> Args:
     if guest.lock is not None:
         raise Conflict(f"VM is locked ({guest.lock}): wait for the task that does this; if it failed, run it again")
     config = cloned_config(guests, guest, want)
+    live = await guests.driver.info(vmid)
+    attached = {} if live.status == "stopped" or want.snapshot is not None else attached_drives(guests, vmid)
     copies: list[dict[str, object]] = []
     namer = Namer(guests, want.newid)
     for drive in read_drives(config):
@@ -73,13 +84,18 @@ async def plan_clone(guests: Guests, vmid: int, want: CloneRequest) -> Args:
             continue
         planned = await _plan_copy(guests, namer, drive, want)
         config[drive.key] = format_drive(drive.on(planned.volid, size=planned.size))
-        copies.append({"source": drive.volid, "volume": planned.json()})
-    # of a snapshot, too: the image that holds it must not change while it is read
-    running = (await guests.driver.info(vmid)).status == "running"
+        copies.append({"source": drive.volid, "volume": planned.json(), "attached": attached.get(drive.volid)})
     return {
         "vmid": vmid, "newid": want.newid, "config": config, "birth": guests.word(), "copies": copies,
-        "snapshot": want.snapshot, "pause": running and bool(copies),
+        "snapshot": want.snapshot, "limit_bytes_s": want.limit_bytes_s,
+        "resume": live.status == "running" and any(c["attached"] for c in copies),
     }  # fmt: skip
+
+
+def attached_drives(guests: Guests, vmid: int) -> dict[str, str]:
+    """Volume → drive of everything that the guest's hypervisor has open and can copy."""
+    drives = read_drives(guests.run_record(vmid).config)
+    return {d.volid: d.key for d in drives if d.volid is not None and d.bus != "tpmstate"}
 
 
 async def _plan_copy(guests: Guests, namer: Namer, drive: Drive, want: CloneRequest) -> Planned:
@@ -93,33 +109,61 @@ async def _plan_copy(guests: Guests, namer: Namer, drive: Drive, want: CloneRequ
 
 def build_clone(guests: Guests, args: Args) -> Sequence[Step]:
     """The steps."""
-    vmid, newid, birth = int(args["vmid"]), int(args["newid"]), str(args["birth"])
-    snapshot: str | None = args["snapshot"]
-
-    async def pause() -> None:
-        if args["pause"] and (await guests.driver.info(vmid)).status == "running":
-            await guests.driver.pause(vmid)  # its disks are quiet and complete while they are read
-
-    async def resume() -> None:
-        if args["pause"] and (await guests.driver.info(vmid)).status == "paused":
-            await guests.driver.resume(vmid)
-
-    def copy(source: str, volume: Planned) -> Step:
-        async def fill(target: StorageDriver) -> None:
-            storage, name = split(source)
-            driver = await guests.storages.usable(storage)
-            open_now = (await guests.driver.info(vmid)).status == "paused"
-            await driver.copy(name, target, volume.name, volume.fmt, snapshot, paused=open_now)
-
-        return allocate_step(guests, newid, volume, fill, birth=birth)
-
+    newid, birth = int(args["newid"]), str(args["birth"])
+    made = []
+    for c in args["copies"]:
+        volume = Planned(**c["volume"])
+        fill = None if c["attached"] else _reader(guests, str(c["source"]), volume, args)
+        made.append(allocate_step(guests, newid, volume, fill, birth=birth))
+    attached = {str(c["attached"]): Planned(**c["volume"]) for c in args["copies"] if c["attached"]}
     return [
         reserve_step(guests, newid, args["config"], birth, "clone"),
-        Step("pause the source", pause, resume),
-        *(copy(str(c["source"]), Planned(**c["volume"])) for c in args["copies"]),
-        Step("resume the source", resume),
+        *made,
+        *([copy_step(guests, int(args["vmid"]), attached, args)] if attached else []),
         unlock_step(guests, newid, birth),
     ]
+
+
+def _reader(guests: Guests, source: str, volume: Planned, args: Args) -> Callable[[StorageDriver], Awaitable[None]]:
+    """A copy by the storage, of a volume that nobody writes to or of a snapshot in it, which does not change."""
+
+    async def fill(target: StorageDriver) -> None:
+        storage, name = split(source)
+        driver = await guests.storages.usable(storage)
+        meter = Meter(guests.clock, volume.key, volume.size)
+        await driver.copy(
+            name, target, volume.name, volume.fmt, args["snapshot"], meter.share,
+            shared=args["snapshot"] is not None, limit_bytes_s=int(args["limit_bytes_s"]),
+        )  # fmt: skip
+
+    return fill
+
+
+def copy_step(guests: Guests, vmid: int, volumes: Mapping[str, Planned], args: Args) -> Step:
+    """The hypervisor copies its drives into volumes that are there, empty. Undo: a daemon that died left the guest paused."""
+
+    async def do() -> None:
+        targets: dict[str, CopyTarget] = {}
+        try:
+            for key, volume in volumes.items():
+                driver = await guests.storages.usable(volume.storage)
+                targets[key] = await whole(
+                    lambda d=driver, v=volume: CopyTarget(d.source(v.name).format, d.open(v.name, write=True)),  # type: ignore[misc]
+                    lambda target: os.close(target.fd),
+                )
+        except BaseException:
+            for target in targets.values():
+                os.close(target.fd)
+            raise
+        meter = Meter(guests.clock, ", ".join(volumes))
+        await guests.driver.copy_disks(vmid, targets, meter.count, limit_bytes_s=int(args["limit_bytes_s"]))
+
+    async def undo() -> None:
+        # the driver itself lets it run again unless the daemon died; whether it is so is asked, not remembered
+        if args["resume"] and (await guests.driver.info(vmid)).status == "paused":
+            await guests.driver.resume(vmid)
+
+    return Step(f"copy the disks of VM {vmid} while it runs", do, undo)
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import replace
 
 from panal.core.errors import BadInput, NotFound, Unsupported
 from panal.storage import images, qemu_img
@@ -16,19 +15,21 @@ from panal.storage.drivers.base import Progress, StorageDriver
 
 async def full_copy(
     source: StorageDriver, name: str, target: StorageDriver, target_name: str, fmt: str,
-    snapshot: str | None = None, progress: Progress | None = None, *, paused: bool = False,
+    snapshot: str | None = None, progress: Progress | None = None, *, shared: bool = False, limit_bytes_s: int = 0,
 ) -> None:  # fmt: skip
     """Copy a volume (or its snapshot) to a new volume; see `StorageDriver.copy`."""
     vmid = target.parse(target_name).vmid
     if vmid is None:
         raise BadInput("target", f"{target_name} is no name of a guest's image")
     async with qemu_img.opened(source, name, write=False) as locking:
-        opened = replace(locking, options=locking.options + ",force-share=on") if paused else locking
+        opened = qemu_img.shared(locking) if shared else locking
         present, wanted = await _sizes(source, name, opened, snapshot)
         await target.allocate(vmid, target_name, fmt, present)
         try:
             async with qemu_img.opened(target, target_name, write=True) as into:
-                await qemu_img.convert(opened, into, snapshot, progress, target_is_zero=bool(into.fds))
+                await qemu_img.convert(
+                    opened, into, snapshot, progress, target_is_zero=bool(into.fds), limit_bytes_s=limit_bytes_s
+                )
                 if wanted < present and into.fds:  # qemu-img copies a snapshot in the size the image has now
                     await qemu_img.qemu_img(
                         ["resize", "-q", "--shrink", "--image-opts", into.options, str(wanted)], into.fds

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from panal.core.errors import Failed, ProgramFailed
@@ -64,6 +64,11 @@ def of_fd(fd: int, fmt: str) -> Opened:
     return Opened(f"driver={fmt},file.driver=file,file.filename=/proc/self/fd/{fd}", (fd,))
 
 
+def shared(opened: Opened) -> Opened:
+    """The same without its lock: a guest may have it open. Whoever reads it knows why what he reads stays as it is."""
+    return replace(opened, options=opened.options + ",force-share=on")
+
+
 async def qemu_img(argv: Sequence[str], fds: Sequence[int] = (), timeout_s: float = QUICK_S) -> str:
     """Run it; its output. Failed with what it said."""
     try:
@@ -81,8 +86,9 @@ def _told(exc: ProgramFailed) -> Failed:
 
 
 async def convert(
-    source: Opened, target: Opened, snapshot: str | None, progress: Progress | None, *, target_is_zero: bool
-) -> None:
+    source: Opened, target: Opened, snapshot: str | None, progress: Progress | None, *,
+    target_is_zero: bool, limit_bytes_s: int = 0,
+) -> None:  # fmt: skip
     """Copy into an image that exists and is at least as big."""
     tail = bytearray()
 
@@ -95,6 +101,7 @@ async def convert(
 
     argv = ["qemu-img", "convert", "-p", "-n", "--image-opts", "--target-image-opts"]
     argv += ["--target-is-zero"] if target_is_zero else []
+    argv += ["-r", str(limit_bytes_s)] if limit_bytes_s else []
     argv += ["-l", f"snapshot.name={snapshot}"] if snapshot else []
     try:
         await run(

@@ -19,13 +19,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from panal.core.errors import Failed
 
 Args = Mapping[str, Any]
 Log = Callable[[str], None]
+
+
+_LOG: Final[ContextVar[Log | None]] = ContextVar("log of the operation that runs", default=None)
+
+
+def note(line: str) -> None:
+    """A line into the log of the task whose step calls this; nothing outside of one."""
+    log = _LOG.get()
+    if log is not None:
+        log(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,7 @@ async def run(journal: Journal, kind: str, upid: str, args: Args, steps: Sequenc
     again by others as soon as the task has ended, so the rest must not come later than that. When it fails nevertheless, the
     log says so and the next start of the daemon tries again.
     """
+    _LOG.set(log)
     await journal.open(upid, kind, args)
     point = _point(steps)
     begun = 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from panal.guests.drivers.base import Disk, GuestDriver, GuestEvent, Running, StartSpec
-from panal.guests.drivers.fake import FakeDriver, FakeMachine, image_snapshot
+from panal.guests.drivers.fake import FakeDriver, FakeMachine, image_copy, image_snapshot
 
 
 class Rig:
@@ -87,7 +87,7 @@ class FakeRig(Rig):
     async def reconnect(self) -> None:
         if hasattr(self, "driver"):
             await self.driver.close()
-        self.driver = FakeDriver(self.machine, disk_snapshot=image_snapshot)
+        self.driver = FakeDriver(self.machine, disk_snapshot=image_snapshot, disk_copy=image_copy)
         self.driver.watch(self._saw)
 
     def kill(self, vmid: int, pid: int) -> None:

@@ -12,7 +12,9 @@ from contextlib import suppress
 import pytest
 
 from panal.core.errors import Failed, PanalError
-from tests.contract.guest_driver.rigs import Rig, opened
+from panal.guests.drivers.base import CopyTarget
+from panal.guests.drivers.fake import Timings
+from tests.contract.guest_driver.rigs import FakeRig, QemuRig, Rig, opened
 
 
 @pytest.fixture(params=["fake", pytest.param("qemu", marks=pytest.mark.real)])
@@ -192,3 +194,117 @@ async def test_keys_and_screen(rig: Rig) -> None:
     await rig.start(config={"vga": "std"})
     await rig.driver.send_keys(100, ["ctrl", "alt", "delete"])
     assert (await rig.driver.screenshot(100)).startswith(b"\x89PNG")
+
+
+def target(rig: Rig, name: str) -> CopyTarget:
+    path = rig.image(name)
+    return CopyTarget(path.suffix[1:], os.open(path, os.O_RDWR | os.O_CLOEXEC))
+
+
+def content(rig: Rig, name: str) -> bytes:
+    """The first MiB as a guest sees it."""
+    path = rig.directory / name
+    raw = rig.directory / "shown"
+    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", str(path), str(raw)], check=True)
+    return raw.read_bytes()[: 1 << 20]
+
+
+def written(rig: Rig, name: str, what: bytes) -> None:
+    subprocess.run(
+        ["qemu-io", "-f", name.rpartition(".")[2], "-c", f"write -P {what[0]} 0 64k", str(rig.image(name))],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
+async def nothing_left(rig: Rig) -> None:
+    """Another copy works at once; in QEMU no job, node, descriptor of the first one."""
+    assert (await rig.driver.info(100)).status == "running"
+    if isinstance(rig, QemuRig):
+        guest = rig.driver._guests[100]  # type: ignore[attr-defined]
+        assert await guest.call("query-jobs") == []
+        nodes = await guest.call("query-named-block-nodes", {"flat": True})
+        assert not [n["node-name"] for n in nodes if "copy" in n["node-name"]]
+        assert not [s for s in await guest.call("query-fdsets") if any(f.get("opaque") for f in s["fds"])]
+
+
+async def test_disks_are_copied_while_the_guest_runs(rig: Rig) -> None:
+    """Planted fault: without `cont` at the end the guest stays paused; without `clear` the nodes stay."""
+    written(rig, "disk.qcow2", b"a")
+    written(rig, "two.raw", b"b")
+    await rig.start(rig.disk(), rig.disk("virtio1", "two.raw"))
+    before = open_images(rig)
+    steps: list[tuple[int, int]] = []
+    targets = {"scsi0": target(rig, "new.qcow2"), "virtio1": target(rig, "new.raw")}
+    await rig.driver.copy_disks(100, targets, lambda done, total: steps.append((done, total)))
+    assert content(rig, "new.qcow2")[: 1 << 16] == b"a" * (1 << 16)
+    assert content(rig, "new.raw")[: 1 << 16] == b"b" * (1 << 16)
+    assert steps
+    assert all(0 <= done <= total for done, total in steps)
+    assert open_images(rig) == before
+    await nothing_left(rig)
+    await rig.driver.pause(100)
+    await rig.driver.copy_disks(100, {"scsi0": target(rig, "paused.qcow2")}, lambda done, total: None)
+    assert (await rig.driver.info(100)).status == "paused", "as it was"
+
+
+async def test_a_copy_that_fails_harms_nobody(rig: Rig) -> None:
+    await rig.start(rig.disk())
+    before = open_images(rig)
+    with pytest.raises(PanalError):
+        await rig.driver.copy_disks(
+            100, {"scsi0": target(rig, "new.qcow2"), "scsi9": target(rig, "no.qcow2")}, lambda done, total: None
+        )
+    assert open_images(rig) == before
+    await nothing_left(rig)
+    with pytest.raises(PanalError):
+        await rig.driver.copy_disks(101, {"scsi0": target(rig, "new.qcow2")}, lambda done, total: None)
+    assert open_images(rig) == before
+
+
+async def slow_copy(rig: Rig) -> asyncio.Task[None]:
+    """A copy that has begun and does not end in this test's time."""
+    written(rig, "disk.qcow2", b"a")
+    if isinstance(rig, FakeRig):
+        rig.driver.timings = Timings(copy_s=3600)
+    await rig.start(rig.disk())
+    begun = asyncio.Event()
+    task = asyncio.create_task(
+        rig.driver.copy_disks(
+            100, {"scsi0": target(rig, "new.qcow2")}, lambda done, total: begun.set(), limit_bytes_s=1
+        )
+    )
+    await asyncio.wait_for(begun.wait(), 30)
+    return task
+
+
+async def test_a_copy_that_is_cancelled_leaves_nothing(rig: Rig) -> None:
+    """Planted fault: without `clear` in the end the job runs on."""
+    task = await slow_copy(rig)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await nothing_left(rig)
+
+
+async def test_a_copy_of_a_dead_daemon_ends_at_adoption(rig: Rig) -> None:
+    """Planted fault: without `clear` at the connection the job runs on."""
+    task = await slow_copy(rig)
+    await rig.reconnect()
+    task.cancel()
+    with suppress(PanalError, asyncio.CancelledError):
+        await task
+    await rig.driver.adopt()
+    await nothing_left(rig)
+    await rig.driver.copy_disks(100, {"scsi0": target(rig, "again.qcow2")}, lambda done, total: None)
+    assert content(rig, "again.qcow2")[:1] == b"a"
+
+
+async def test_a_guest_that_ends_during_the_copy(rig: Rig) -> None:
+    task = await slow_copy(rig)
+    await rig.driver.stop(100)
+    if isinstance(rig, FakeRig):
+        task.cancel()
+    with pytest.raises((PanalError, asyncio.CancelledError)):
+        await task
+    assert (await rig.driver.info(100)).status == "stopped"
+    assert not open_images(rig)

@@ -128,6 +128,9 @@ SCENARIOS = {
     "create": Scenario("create", nothing, lambda n: create(n.guests, 100, GUEST, USER), (Conflict,)),
     "clone": Scenario("clone", one, lambda n: clone(n.guests, 100, CloneRequest(101), USER), (Conflict,)),
     "clone-running": Scenario("clone", running, lambda n: clone(n.guests, 100, CloneRequest(101), USER), (Conflict,)),
+    "clone-snapshot-of-running": Scenario(
+        "clone", snapped, lambda n: clone(n.guests, 100, CloneRequest(101, snapshot="s1"), USER), (Conflict,)
+    ),
     "snapshot": Scenario("snapshot", one, lambda n: snapshot(n.guests, 100, "xx", USER), (Conflict,)),
     "snapshot-ram": Scenario(
         "snapshot", running, lambda n: snapshot(n.guests, 100, "xx", USER, vmstate=True), (Conflict,)

@@ -109,7 +109,7 @@ class FileStorage:
 
     async def copy(
         self, name: str, target: StorageDriver, target_name: str, fmt: str, snapshot: str | None = None,
-        progress: Progress | None = None, *, paused: bool = False,
+        progress: Progress | None = None, *, shared: bool = False, limit_bytes_s: int = 0,
     ) -> None:  # fmt: skip
         assert isinstance(target, FileStorage)
         source = self.path(name if snapshot is None else f"{name}@{snapshot}")

@@ -32,6 +32,14 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyTarget:
+    """An empty image that a drive is copied into: at least as big as the drive, open for reading and writing."""
+
+    fmt: str
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
 class StartSpec:
     """All a driver needs to run a guest. `config` is the effective configuration (strings as stored, defaults left out).
 
@@ -126,6 +134,18 @@ class GuestDriver(Protocol):
 
     async def delete_disk_snapshot(self, vmid: int, key: str, name: str) -> None:
         """Remove a snapshot of an attached drive; nothing happens when it is not there."""
+
+    async def copy_disks(
+        self, vmid: int, targets: Mapping[str, CopyTarget], progress: Callable[[int, int], None], *,
+        limit_bytes_s: int = 0,
+    ) -> None:  # fmt: skip
+        """Copy these drives of a running (or paused) guest, all as of one instant before this returns.
+
+        The guest runs meanwhile, and is as it was afterwards, whatever happens; only at the instant it stands still. Its
+        file systems are quiet then if its agent can do that. `progress(done, total)` in bytes; the total may grow. The driver
+        owns the descriptors from the call on and closes its copies. Failed (full disk…), NotFound; then the targets are
+        worth nothing. A copy that a dead daemon left behind ends when the guest is adopted.
+        """
 
     async def save_ram(self, vmid: int, fd: int, progress: Callable[[int, int], None]) -> None:
         """Write the RAM and device state into the descriptor; the guest is paused before and stays paused."""

@@ -23,7 +23,7 @@ from typing import Final
 
 from panal.core.clock import Clock, SystemClock
 from panal.core.errors import Failed, NotFound, Unavailable
-from panal.guests.drivers.base import Disk, GuestEvent, Live, Running, StartSpec, Status
+from panal.guests.drivers.base import CopyTarget, Disk, GuestEvent, Live, Running, StartSpec, Status
 from panal.storage import qemu_img
 
 _OFD_SETLK: Final = 37
@@ -32,6 +32,8 @@ MAGIC: Final = b"FAKERAM1"
 
 DiskSnapshot = Callable[[int, str, str, bool], Awaitable[None]]
 """(descriptor, format, name, delete): how a snapshot is made in an attached image; None: only remembered."""
+DiskCopy = Callable[[int, str, CopyTarget], Awaitable[None]]
+"""(descriptor, format, target): how an attached image is copied; None: byte by byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Timings:
     stop_s: float = 0.0
     shutdown_s: float = 0.0
     save_ram_s: float = 0.0
+    copy_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -60,6 +63,8 @@ class FakeGuest:
     keys: list[tuple[str, ...]] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     snapshots: set[tuple[str, str]] = field(default_factory=set)
+    copying: set[str] = field(default_factory=set)
+    """drives that are being copied: a second copy is refused until the first is over"""
     ram: str = ""
     consoles: dict[int, socket.socket] = field(default_factory=dict)
     memory: int = 512 * _MIB
@@ -82,12 +87,13 @@ class FakeDriver:
 
     def __init__(
         self, machine: FakeMachine | None = None, clock: Clock | None = None, timings: Timings | None = None,
-        disk_snapshot: DiskSnapshot | None = None,
+        disk_snapshot: DiskSnapshot | None = None, disk_copy: DiskCopy | None = None,
     ) -> None:  # fmt: skip
         self.machine = machine or FakeMachine()
         self.timings = timings or Timings()
         self._clock = clock or SystemClock()
         self._disk_snapshot = disk_snapshot
+        self._disk_copy = disk_copy or copy_bytes
         self._callbacks: list[Callable[[GuestEvent], Awaitable[None]]] = []
         self._queue: deque[GuestEvent] = deque()
         self._pump: asyncio.Task[None] | None = None
@@ -280,6 +286,44 @@ class FakeDriver:
         self._fault("delete_disk_snapshot")
         await self._image_snapshot(self._get(vmid), key, name, delete=True)
 
+    async def copy_disks(
+        self, vmid: int, targets: Mapping[str, CopyTarget], progress: Callable[[int, int], None], *,
+        limit_bytes_s: int = 0,
+    ) -> None:  # fmt: skip
+        """See GuestDriver. The instant is the end, as with QEMU's mirrors."""
+        try:
+            self._fault("copy_disks")
+            guest = self._get(vmid)
+            sources = {key: self._disk(guest, key) for key in targets}
+            if guest.copying:
+                raise Failed(f"the disks of VM {vmid} are being copied already")
+            guest.copying |= set(sources)
+            await self._copy(guest, sources, targets, progress)
+        finally:
+            for target in targets.values():
+                os.close(target.fd)
+
+    async def _copy(
+        self, guest: FakeGuest, sources: Mapping[str, Disk], targets: Mapping[str, CopyTarget],
+        progress: Callable[[int, int], None],
+    ) -> None:  # fmt: skip
+        total = sum(os.fstat(disk.fd or 0).st_size for disk in sources.values())
+        was, vmid = guest.status, guest.spec.vmid
+        try:
+            progress(0, total)
+            if self.timings.copy_s:
+                await self._clock.sleep(self.timings.copy_s)
+            if self.machine.guests.get(vmid) is not guest:
+                raise Failed(f"VM {vmid} ended while its disks were copied; try again")
+            guest.status = "paused"
+            self._fault("copy_instant")
+            for key, disk in sources.items():
+                await self._disk_copy(disk.fd or 0, disk.fmt, targets[key])
+            progress(total, total)
+        finally:
+            guest.status = was
+            guest.copying.clear()
+
     async def save_ram(self, vmid: int, fd: int, progress: Callable[[int, int], None]) -> None:
         """See GuestDriver."""
         self._fault("save_ram")
@@ -358,6 +402,8 @@ class FakeDriver:
 
     async def adopt(self) -> Sequence[Running]:
         """See GuestDriver."""
+        for guest in self.machine.guests.values():
+            guest.copying.clear()
         return [self._running(guest) for guest in self.machine.guests.values()]
 
     def watch(self, callback: Callable[[GuestEvent], Awaitable[None]]) -> None:
@@ -398,6 +444,26 @@ async def image_snapshot(fd: int, fmt: str, name: str, delete: bool) -> None:
     except Failed:
         if not delete:
             raise
+
+
+async def image_copy(fd: int, fmt: str, target: CopyTarget) -> None:
+    """What QEMU would do with the attached image: for the fake driver over real storages."""
+    source, into = qemu_img.of_fd(fd, fmt), qemu_img.of_fd(target.fd, target.fmt)
+    await qemu_img.convert(qemu_img.shared(source), into, None, None, target_is_zero=True)
+
+
+async def copy_bytes(fd: int, fmt: str, target: CopyTarget) -> None:
+    """What is in the file, holes left out."""
+    end, at = os.fstat(fd).st_size, 0
+    os.truncate(target.fd, end)
+    while at < end:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:
+                return
+            raise
+        at += os.pwrite(target.fd, os.pread(fd, min(_MIB, os.lseek(fd, at, os.SEEK_HOLE) - at), at), at)
 
 
 def _close(spec: StartSpec) -> None:

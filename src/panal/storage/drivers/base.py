@@ -129,11 +129,13 @@ class StorageDriver(Protocol):
 
     async def copy(
         self, name: str, target: StorageDriver, target_name: str, fmt: str,
-        snapshot: str | None = None, progress: Progress | None = None, *, paused: bool = False,
+        snapshot: str | None = None, progress: Progress | None = None, *, shared: bool = False,
+        limit_bytes_s: int = 0,
     ) -> None:  # fmt: skip
         """Full copy of a volume (or one of its snapshots) to a new volume of another or the same storage.
 
-        `paused`: a guest has it open, but is paused and has flushed: it is read all the same, without its lock.
+        `shared`: a guest has it open, but what is copied does not change: a snapshot, or the whole while the guest is paused
+        and has flushed. It is read all the same, without its lock. `limit_bytes_s`: not faster than this; 0 is no limit.
         Conflict when the target is there. `storage/copy.py` does it for every pair of drivers that QEMU can open; a driver
         has its own way (clone of the back end) for a pair it knows better.
         """

@@ -174,14 +174,17 @@ class FakeStorage:
 
     async def copy(
         self, name: str, target: StorageDriver, target_name: str, fmt: str,
-        snapshot: str | None = None, progress: Progress | None = None, *, paused: bool = False,
+        snapshot: str | None = None, progress: Progress | None = None, *, shared: bool = False,
+        limit_bytes_s: int = 0,
     ) -> None:  # fmt: skip
         """Bytes to another fake, QEMU to the rest."""
         data = self._data(name, snapshot)
         if not isinstance(target, FakeStorage):
             if snapshot is not None:
                 raise BadInput("snapname", "a snapshot in memory is copied to storages in memory only")
-            await copy.full_copy(self, name, target, target_name, fmt, snapshot, progress, paused=paused)
+            await copy.full_copy(
+                self, name, target, target_name, fmt, snapshot, progress, shared=shared, limit_bytes_s=limit_bytes_s
+            )
             return
         vmid = target.parse(target_name).vmid
         await target.allocate(vmid or 0, target_name, fmt, data.size)

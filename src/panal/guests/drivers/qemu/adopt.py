@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from panal.core.errors import PanalError
-from panal.guests.drivers.qemu import console
+from panal.guests.drivers.qemu import console, copies
 from panal.guests.drivers.qemu.guest import Guest
 from panal.guests.drivers.qemu.launch import Host
 from panal.guests.drivers.qemu.qmp import Event, Monitor
@@ -76,6 +76,8 @@ async def connect(host: Host, guest: Guest, on_event: Callable[[Event], None], t
         return
     with contextlib.suppress(PanalError):
         await console.free_ports(host.places, guest)
+    with contextlib.suppress(PanalError):
+        await copies.clear(guest)  # of a daemon that died in the middle of one
 
 
 def _kill_strays(host: Host, kept: set[int]) -> None:

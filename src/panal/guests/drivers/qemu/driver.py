@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from panal.core.errors import Conflict, Failed, NotFound, PanalError, Unavailable
-from panal.guests.drivers.base import GuestEvent, Live, Running, StartSpec
-from panal.guests.drivers.qemu import adopt, console, launch, sample, streams
+from panal.guests.drivers.base import CopyTarget, GuestEvent, Live, Running, StartSpec
+from panal.guests.drivers.qemu import adopt, console, copies, launch, sample, streams
 from panal.guests.drivers.qemu.blockdev import node_of
 from panal.guests.drivers.qemu.guest import Guest
 from panal.guests.drivers.qemu.launch import Host
@@ -170,6 +170,18 @@ class QemuDriver:
         except CommandFailed as exc:
             if "does not exist" not in exc.text:
                 raise
+
+    async def copy_disks(
+        self, vmid: int, targets: Mapping[str, CopyTarget], progress: Callable[[int, int], None], *,
+        limit_bytes_s: int = 0,
+    ) -> None:  # fmt: skip
+        """See GuestDriver."""
+        try:
+            door = self.host.places.directory(vmid) / "agent"
+            await copies.copy(self._get(vmid), targets, progress, limit_bytes_s, door)
+        finally:
+            for target in targets.values():
+                os.close(target.fd)
 
     async def save_ram(self, vmid: int, fd: int, progress: Callable[[int, int], None]) -> None:
         """See GuestDriver."""

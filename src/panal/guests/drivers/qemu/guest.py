@@ -35,6 +35,8 @@ class Guest:
     companions: list[Process] = field(default_factory=list)
     """swtpm; it ends by itself with QEMU"""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    copying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """held by the copy of its drives"""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """set when the last trace is cleaned up"""
     cpu_seen: tuple[float, float] | None = None

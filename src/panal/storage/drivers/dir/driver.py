@@ -242,12 +242,15 @@ class DirDriver:
 
     async def copy(
         self, name: str, target: StorageDriver, target_name: str, fmt: str,
-        snapshot: str | None = None, progress: Progress | None = None, *, paused: bool = False,
+        snapshot: str | None = None, progress: Progress | None = None, *, shared: bool = False,
+        limit_bytes_s: int = 0,
     ) -> None:  # fmt: skip
         """Through QEMU, with any target it can open."""
         if snapshot is not None:
             self._snapshottable(name, snapshot)
-        await copy.full_copy(self, name, target, target_name, fmt, snapshot, progress, paused=paused)
+        await copy.full_copy(
+            self, name, target, target_name, fmt, snapshot, progress, shared=shared, limit_bytes_s=limit_bytes_s
+        )
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 

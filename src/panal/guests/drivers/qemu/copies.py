@@ -1,0 +1,199 @@
+"""Copies of a running guest's drives: one mirror job a drive, all ended at one instant. Called by the driver's `copy_disks`.
+
+Mirrors, not backup jobs: a backup makes the guest's writes wait for the target, and until QEMU 10.1 a target that fails or is
+full becomes an I/O error inside the guest. A mirror harms nobody; the price is a pause for the last dirty blocks. So the copies
+are of the moment in which they end.
+
+Invariant: afterwards, whatever happened, no job, node or descriptor set of ours is left in QEMU, and the vCPUs run if they ran
+before. A daemon that dies in the middle leaves them to the next one: `clear` is part of every (re)connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from panal.core.errors import Failed, NotFound, PanalError, Unavailable
+from panal.guests.config import read
+from panal.guests.drivers.base import CopyTarget
+from panal.guests.drivers.qemu import agent
+from panal.guests.drivers.qemu.argv import is_block_device
+from panal.guests.drivers.qemu.blockdev import node_of
+from panal.guests.drivers.qemu.guest import Guest
+from panal.guests.drivers.qemu.sample import status_of
+
+MARK: Final = "panal-copy"
+_DISK_S: Final = 60
+_POLL_S: Final = 0.2
+_STALL_S: Final = 60
+"""so long no progress: the storage hangs, or the guest writes faster than the copy"""
+_TAIL: Final = 256 << 20
+"""bytes that may be left to copy while the guest is paused, when they do not get fewer while it runs"""
+_PAUSE_S: Final = 60
+
+Progress = Callable[[int, int], None]
+
+
+async def copy(
+    guest: Guest, targets: Mapping[str, CopyTarget], progress: Progress, limit_bytes_s: int, door: Path
+) -> None:
+    """Copy these drives into the targets. Failed; `door` is the socket of the guest's agent. The descriptors stay open."""
+    if not targets:
+        return
+    async with guest.copying:
+        await _surely(clear(guest))
+        try:
+            for key, target in targets.items():
+                await _begin(guest, key, target, limit_bytes_s // len(targets))
+            await _converge(guest, progress)
+            await _end(guest, door)
+        except (Unavailable, NotFound) as exc:
+            if guest.leaving or guest.ended.is_set():
+                raise Failed(f"VM {guest.vmid} ended while its disks were copied; try again") from exc
+            raise
+        finally:
+            with contextlib.suppress(PanalError):  # the monitor is gone: the next connection does it
+                await _surely(clear(guest))
+
+
+async def _begin(guest: Guest, key: str, target: CopyTarget, limit_bytes_s: int) -> None:
+    opened = await guest.speaking().call_with_fd(target.fd, "add-fd", {"opaque": MARK})
+    protocol, node = f"{MARK}-file-{key}", f"{MARK}-{key}"
+    kind = "host_device" if is_block_device(target.fd) else "file"
+    # zeros become holes: the job first discards the whole target, then copies what is not zero
+    await guest.call(
+        "blockdev-add",
+        {"driver": kind, "node-name": protocol, "filename": f"/dev/fdset/{opened['fdset-id']}", "discard": "unmap"},
+        _DISK_S,
+    )
+    image: dict[str, object] = {
+        "driver": target.fmt, "node-name": node, "file": protocol, "discard": "unmap", "detect-zeroes": "unmap",
+    }  # fmt: skip
+    await guest.call("blockdev-add", image | ({"backing": None} if target.fmt == "qcow2" else {}), _DISK_S)
+    await guest.call(
+        "blockdev-mirror",
+        {
+            "job-id": f"{MARK}-{key}", "device": node_of(key), "target": node, "sync": "full", "speed": limit_bytes_s,
+            "on-source-error": "report", "on-target-error": "report", "auto-dismiss": False,
+        },
+        _DISK_S,
+    )  # fmt: skip
+
+
+async def _jobs(guest: Guest) -> list[dict[str, Any]]:
+    found = await guest.call("query-block-jobs", timeout_s=_DISK_S)
+    return [job for job in found if str(job["device"]).startswith(MARK)]
+
+
+def _complain(jobs: list[dict[str, Any]]) -> None:
+    """Failed for a job that ended with an error."""
+    for job in jobs:
+        if job.get("error"):
+            key, why = str(job["device"]).removeprefix(f"{MARK}-"), str(job["error"])
+            if "No space left" in why:
+                why = "no space left on the storage; free some or choose another one"
+            raise Failed(f"{key} could not be copied: {why}")
+        if job["status"] in ("concluded", "null", "aborting"):
+            raise Failed(f"copying {job['device']} ended early; look at the storage")
+
+
+async def _converge(guest: Guest, progress: Progress) -> None:
+    """Until all drives are copied but for what the guest has just written."""
+    clock = asyncio.get_running_loop().time
+    best, moved_at = None, clock()
+    while True:
+        jobs = await _jobs(guest)
+        _complain(jobs)
+        done, total = sum(int(j["offset"]) for j in jobs), sum(int(j["len"]) for j in jobs)
+        progress(done, total)
+        if all(job["ready"] for job in jobs):
+            return
+        left = total - done
+        # a job that has not begun to count yet has nothing left and is not ready
+        if best is None or left < best or not left:
+            best, moved_at = left or None, clock()
+        elif clock() - moved_at > _STALL_S:
+            if left > _TAIL:
+                raise Failed(
+                    f"VM {guest.vmid} writes faster than its disks can be copied, or the storage hangs;"
+                    " try again when it is quieter, or shut it down first"
+                )
+            return
+        await asyncio.sleep(_POLL_S)
+
+
+async def _end(guest: Guest, door: Path) -> None:
+    """The instant: everything written is copied, nothing more is written until all copies are cut off."""
+    for job in await _jobs(guest):
+        await guest.call("block-job-set-speed", {"device": job["device"], "speed": 0})
+    state = await guest.call("query-status")
+    async with agent.frozen(door, read.agent(guest.record.config)):
+        if status_of(str(state["status"])) != "running":
+            await _cut(guest)
+            return
+        try:
+            await guest.call("stop", timeout_s=_DISK_S)
+            await _cut(guest)
+        finally:
+            await _surely(guest.call("cont", timeout_s=_DISK_S))
+
+
+async def _cut(guest: Guest) -> None:
+    """End the jobs, the last writes copied: of a ready mirror, cancelling is the way to a whole copy."""
+    late = f"the last changes of VM {guest.vmid} could not be copied within {_PAUSE_S} s; look at the storage"
+
+    def ready(jobs: list[dict[str, Any]]) -> bool:
+        _complain(jobs)
+        return all(job["ready"] for job in jobs)
+
+    await _until(guest, ready, late)
+    for job in await _jobs(guest):
+        await guest.call("block-job-cancel", {"device": job["device"]})
+    await _until(guest, _over, late)
+    _complain([job for job in await _jobs(guest) if job.get("error")])
+
+
+def _over(jobs: list[dict[str, Any]]) -> bool:
+    return all(job["status"] == "concluded" for job in jobs)
+
+
+async def _until(guest: Guest, done: Callable[[list[dict[str, Any]]], bool], late: str) -> None:
+    end = asyncio.get_running_loop().time() + _PAUSE_S
+    while not done(await _jobs(guest)):
+        if asyncio.get_running_loop().time() > end:
+            raise Failed(late)
+        await asyncio.sleep(0.02)
+
+
+async def clear(guest: Guest) -> None:
+    """Remove every job, node and descriptor set of ours. Failed when a job does not end."""
+    jobs = [str(job["id"]) for job in await guest.call("query-jobs") if str(job["id"]).startswith(MARK)]
+    for job in jobs:
+        with contextlib.suppress(Failed):  # it has ended just now
+            await guest.call("job-cancel", {"id": job})
+    if jobs:
+        await _until(guest, _over, f"a copy of a disk of VM {guest.vmid} does not end; look at the storage")
+    for job in jobs:
+        with contextlib.suppress(Failed):
+            await guest.call("job-dismiss", {"id": job})
+    nodes = await guest.call("query-named-block-nodes", {"flat": True}, _DISK_S)
+    names = [str(node["node-name"]) for node in nodes if str(node["node-name"]).startswith(f"{MARK}-")]
+    for name in sorted(names, key=lambda n: n.startswith(f"{MARK}-file-")):  # images before the files below them
+        await guest.call("blockdev-del", {"node-name": name}, _DISK_S)
+    for fdset in await guest.call("query-fdsets"):
+        if any(fd.get("opaque") == MARK for fd in fdset["fds"]):
+            await guest.call("remove-fd", {"fdset-id": fdset["fdset-id"]})
+
+
+async def _surely(work: Coroutine[Any, Any, object]) -> None:
+    """To its end, also when the caller is cancelled meanwhile."""
+    running = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):
+            await running
+        raise
