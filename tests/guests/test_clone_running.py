@@ -34,7 +34,7 @@ def first_number(path: Path) -> int:
 
 
 async def test_both_disks_are_of_one_instant_while_the_guest_writes(rig: Rig, guest_disk: Path):
-    """The guest counts, first on one disk, then on the other. Planted fault: without stop and cont around the cuts they differ."""
+    """The guest counts, on one disk, then the other. Planted fault: without stop and cont around the cuts they differ."""
     config = {
         "virtio0": rig.disk("guest", source=guest_disk), "virtio1": rig.disk("a", size="16M"),
         "virtio2": f"{rig.disk('b', fmt='raw', size='16M')},iothread=1", "serial0": "socket",
@@ -95,8 +95,8 @@ def check(path: Path, byte: int, mib: int) -> None:
 
 
 def made(node: NodeUnderTest, vmid: int, **config: object) -> str:
-    node.must("POST", BASE, vmid=vmid, memory=64, vga="none", **config)
-    node.must("GET", f"{BASE}/{vmid}/config")
+    upid = node.must("POST", BASE, vmid=vmid, memory=64, vga="none", **config)
+    assert ended(node, upid)[0] == "OK"
     return f"{BASE}/{vmid}"
 
 
@@ -165,7 +165,7 @@ def qemu_deleted_files(node: NodeUnderTest, vmid: int) -> list[str]:
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_a_clone_that_is_cut_off_leaves_nothing(node: NodeUnderTest, how: str) -> None:
-    """A person stops it, or the daemon is killed. Planted fault: without `clear` at adoption QEMU keeps the removed file open."""
+    """A person stops it, or the daemon is killed. Planted fault: without `clear` at adoption QEMU keeps the file open."""
     path = made(node, 120, scsi0="local:1,format=qcow2")
     disk = images(node) / node.must("GET", f"{path}/config")["scsi0"].split(",")[0].split(":")[1]
     fill(disk, 4, 64)
