@@ -36,7 +36,8 @@ from panal.daemon import measure
 from panal.daemon.server import Server
 from panal.guests import Guests, boot
 from panal.guests.drivers.base import GuestDriver
-from panal.guests.drivers.fake import FakeDriver, image_copy, image_snapshot
+from panal.guests.drivers.fake import FakeDriver
+from panal.guests.drivers.fake_disks import image_copy, image_snapshot
 from panal.guests.in_use import user_of, user_of_storage
 from panal.guests.populate import populate
 from panal.host import privileges

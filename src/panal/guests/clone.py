@@ -119,7 +119,7 @@ def build_clone(guests: Guests, args: Args) -> Sequence[Step]:
     return [
         reserve_step(guests, newid, args["config"], birth, "clone"),
         *made,
-        *([copy_step(guests, int(args["vmid"]), attached, args)] if attached else []),
+        *([_copy_step(guests, attached, args)] if attached else []),
         unlock_step(guests, newid, birth),
     ]
 
@@ -139,8 +139,9 @@ def _reader(guests: Guests, source: str, volume: Planned, args: Args) -> Callabl
     return fill
 
 
-def copy_step(guests: Guests, vmid: int, volumes: Mapping[str, Planned], args: Args) -> Step:
+def _copy_step(guests: Guests, volumes: Mapping[str, Planned], args: Args) -> Step:
     """The hypervisor copies its drives into volumes that are there, empty. Undo: a daemon that died left the guest paused."""
+    vmid, newid, birth = int(args["vmid"]), int(args["newid"]), str(args["birth"])
 
     async def do() -> None:
         targets: dict[str, CopyTarget] = {}
@@ -159,8 +160,10 @@ def copy_step(guests: Guests, vmid: int, volumes: Mapping[str, Planned], args: A
         await guests.driver.copy_disks(vmid, targets, meter.count, limit_bytes_s=int(args["limit_bytes_s"]))
 
     async def undo() -> None:
-        # the driver itself lets it run again unless the daemon died; whether it is so is asked, not remembered
-        if args["resume"] and (await guests.driver.info(vmid)).status == "paused":
+        # the driver itself lets it run again unless the daemon died; without our record somebody else paused it, later
+        made = guests.catalog.get(newid)
+        ours = made is not None and made.birth == birth
+        if args["resume"] and ours and (await guests.driver.info(vmid)).status == "paused":
             await guests.driver.resume(vmid)
 
     return Step(f"copy the disks of VM {vmid} while it runs", do, undo)

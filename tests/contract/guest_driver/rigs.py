@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from panal.guests.drivers.base import Disk, GuestDriver, GuestEvent, Running, StartSpec
-from panal.guests.drivers.fake import FakeDriver, FakeMachine, image_copy, image_snapshot
+from panal.guests.drivers.fake import FakeDriver, FakeMachine
+from panal.guests.drivers.fake_disks import image_copy, image_snapshot
 
 
 class Rig:

@@ -13,11 +13,12 @@ import pytest
 
 from panal.core.errors import Failed
 from panal.guests import claims
+from panal.guests.drivers.base import CopyTarget
 from panal.guests.rollback import rollback
 from panal.guests.start import start
 from panal.tasks.index import Filter
 from tests.unit.guests.check import assert_tidy
-from tests.unit.guests.crash import SCENARIOS, Cut, PowerCut, Scenario, nothing, one
+from tests.unit.guests.crash import SCENARIOS, Cut, PowerCut, Scenario, nothing, one, running
 from tests.unit.guests.world import USER, Node, World
 
 MOMENTS = 60
@@ -112,6 +113,32 @@ async def test_power_cut_around_the_start_of_a_process(world: World, when: str) 
         if when == "before":
             await node.ok(await start(node.guests, 100, USER))
         assert claims.read(node.guests.store, 100).held_by(node.guests.incarnation)
+
+
+async def test_power_cut_at_the_instant_of_a_clone(world: World) -> None:
+    """The driver had stopped the guest. Planted fault: a copy step without undo leaves it paused."""
+    async with world.boot() as node:
+        await running(node)
+        cut = Cut("clone", MOMENTS)
+        cut.install(node.guests)
+
+        async def dies(vmid: int, targets: dict[str, CopyTarget], *args: object, **kwargs: object) -> None:
+            await node.driver.pause(vmid)
+            for target in targets.values():
+                os.close(target.fd)
+            cut.dead = True
+            raise PowerCut
+
+        node.driver.copy_disks = dies  # type: ignore[assignment, method-assign]
+        upid = await SCENARIOS["clone-running"].act(node)
+        task = node.guests.tasks._open[upid].running
+        assert task is not None
+        with suppress(PowerCut):
+            await task
+        assert (await node.driver.info(100)).status == "paused"
+    async with world.boot() as node:
+        assert world.machine.guests[100].status == "running"
+        assert_tidy(world, node)
 
 
 async def test_an_old_roll_forward_does_not_touch_a_new_guest(world: World) -> None:

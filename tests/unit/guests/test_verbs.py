@@ -254,12 +254,24 @@ async def test_clone_has_its_own_identity(world: World) -> None:
         assert wrong.value.field == "target"
 
 
-async def test_clone_of_a_running_guest_pauses_it_only_meanwhile(world: World) -> None:
+async def test_a_running_guest_is_cloned_by_its_hypervisor(world: World) -> None:
     async with world.boot() as node:
         await made(node)
         await node.ok(await start(node.guests, 100, USER))
-        await node.ok(await clone(node.guests, 100, CloneRequest(101), USER))
+        write(world, "one")
+        upid = await clone(node.guests, 100, CloneRequest(101, storage="plain", fmt="raw"), USER)
+        await node.ok(upid)
         assert world.machine.guests[100].status == "running"
+        with world.storages.drivers["plain"].path("101/vm-101-disk-0.raw").open("rb") as file:
+            assert file.read(3) == b"one"
+        log, _ = await node.guests.tasks.read_log(upid)
+        assert any("scsi0" in line and "transferred 1.0 GiB of 1.0 GiB (100%)" in line for _, line in log), log
+        assert_tidy(world, node)
+        node.driver.fail_next("copy_disks", Failed("no space left on the storage"))
+        assert "no space" in await node.ended(await clone(node.guests, 100, CloneRequest(102), USER))
+        await node.guests.driver.pause(100)
+        await node.ok(await clone(node.guests, 100, CloneRequest(103), USER))
+        assert (await node.driver.info(100)).status == "paused", "whoever paused it resumes it"
         assert_tidy(world, node)
 
 

@@ -24,16 +24,11 @@ from typing import Final
 from panal.core.clock import Clock, SystemClock
 from panal.core.errors import Failed, NotFound, Unavailable
 from panal.guests.drivers.base import CopyTarget, Disk, GuestEvent, Live, Running, StartSpec, Status
-from panal.storage import qemu_img
+from panal.guests.drivers.fake_disks import DiskCopy, DiskSnapshot, copy_bytes
 
 _OFD_SETLK: Final = 37
 _MIB: Final = 1024 * 1024
 MAGIC: Final = b"FAKERAM1"
-
-DiskSnapshot = Callable[[int, str, str, bool], Awaitable[None]]
-"""(descriptor, format, name, delete): how a snapshot is made in an attached image; None: only remembered."""
-DiskCopy = Callable[[int, str, CopyTarget], Awaitable[None]]
-"""(descriptor, format, target): how an attached image is copied; None: byte by byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,37 +428,6 @@ class FakeDriver:
             for console in guest.consoles.values():
                 _end_console(console)
             guest.consoles.clear()
-
-
-async def image_snapshot(fd: int, fmt: str, name: str, delete: bool) -> None:
-    """What QEMU would do inside the attached image: for the fake driver over real storages."""
-    flag = "-d" if delete else "-c"
-    argv = ["snapshot", "-q", flag, name, "--image-opts", qemu_img.of_fd(fd, fmt).options]
-    try:
-        await qemu_img.qemu_img(argv, [fd])
-    except Failed:
-        if not delete:
-            raise
-
-
-async def image_copy(fd: int, fmt: str, target: CopyTarget) -> None:
-    """What QEMU would do with the attached image: for the fake driver over real storages."""
-    source, into = qemu_img.of_fd(fd, fmt), qemu_img.of_fd(target.fd, target.fmt)
-    await qemu_img.convert(qemu_img.shared(source), into, None, None, target_is_zero=True)
-
-
-async def copy_bytes(fd: int, fmt: str, target: CopyTarget) -> None:
-    """What is in the file, holes left out."""
-    end, at = os.fstat(fd).st_size, 0
-    os.truncate(target.fd, end)
-    while at < end:
-        try:
-            at = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError as exc:
-            if exc.errno == errno.ENXIO:
-                return
-            raise
-        at += os.pwrite(target.fd, os.pread(fd, min(_MIB, os.lseek(fd, at, os.SEEK_HOLE) - at), at), at)
 
 
 def _close(spec: StartSpec) -> None:
