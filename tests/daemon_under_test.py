@@ -10,6 +10,7 @@ when the test is interrupted; a killed pytest takes the processes along (PDEATHS
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -26,6 +27,7 @@ from typing import Any
 import requests
 
 from panal.core.frames import exchange
+from panal.host.cgroups import Cgroups
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 60.0
@@ -163,6 +165,16 @@ class NodeUnderTest:
         self.stop_daemon()
         self.start_daemon()
 
+    def guest_processes(self) -> list[tuple[int, str]]:
+        """Processes of guests, whoever knows of them: pid, and the file of ours that their messages go to."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                said = os.readlink(entry / "fd/2")
+                if said.startswith(f"{self.run}/guests/"):
+                    found.append((int(entry.name), said))
+        return found
+
     def close(self) -> None:
         """End everything, remove everything."""
         for process in (self.web, self.daemon):
@@ -175,7 +187,23 @@ class NodeUnderTest:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait(20)
+        self._end_guests()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+    def _end_guests(self) -> None:
+        """Guests outlive their daemon, and a daemon that was killed leaves its control groups."""
+        for pid, _ in self.guest_processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        groups = Cgroups(1 if os.path.isdir("/sys/fs/cgroup/cpu") else 2, f"panal/{self.node}")
+        until = time.monotonic() + 10
+        while self.driver == "qemu" and time.monotonic() < until:
+            for name in groups.names():
+                groups.remove(name)
+            groups.leave()
+            if not any(path.parent.exists() for path in groups.paths("x")):
+                return
+            time.sleep(0.05)
 
     def __enter__(self) -> NodeUnderTest:
         return self

@@ -7,6 +7,7 @@ one-line reason, and never be an internal error.
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
@@ -14,6 +15,7 @@ from panal.api.all_routes import table
 from panal.api.table import Method, Param
 from panal.api.wire import encode
 from tests.api.in_process import desk, samples
+from tests.soaking import SOAK
 
 PAYLOADS = [
     "<script>alert(1)</script>",
@@ -35,6 +37,20 @@ PAYLOADS = [
     "",
     "0" * 400,
 ]
+HOSTILE = "hostile strings in every parameter of every method: internal errors, no answer, split headers"
+ALPHABET = "/.:,;=@!-_ aA0\0\r\n\t%{}[]()<>'\"\\$&|*?~\u202e\ud83d"
+
+
+def made_up(seed: int) -> str:
+    """A payload of pieces of the others."""
+    chance = random.Random(seed)
+    pieces = [
+        chance.choice([*PAYLOADS[:15], *ALPHABET, "scsi0", "local:", "file=", "100"])
+        for _ in range(chance.randint(1, 6))
+    ]
+    return "".join(pieces).replace("\ud83d", "\ufffd")
+
+
 # these act on the machine the test runs on, whatever they are given: their own tests use a machine of their own
 ON_THIS_MACHINE = {
     ("POST", "/nodes/{node}/status"),
@@ -48,10 +64,10 @@ def on_this_machine(method) -> bool:
     return (method.verb, method.path) in ON_THIS_MACHINE or "/services/{service}/" in method.path
 
 
-@pytest.mark.parametrize("number", range(len(PAYLOADS)))
-async def test_payload_in_every_string(number, capsys):
+@pytest.mark.parametrize("number", range(len(PAYLOADS) + (30 if SOAK else 0)))
+async def test_payload_in_every_string(number, capsys, soak):
     """Planted fault: `reason()` without its filter fails for the CRLF payload; an unchecked int() in a handler for all."""
-    payload = PAYLOADS[number]
+    payload = PAYLOADS[number] if number < len(PAYLOADS) else made_up(number)
     places = asyncio.Semaphore(32)
     async with desk() as d:
 
@@ -77,6 +93,7 @@ async def test_payload_in_every_string(number, capsys):
         ]
         problems = [p for p in await asyncio.gather(*asked) if p]
         errors = [line for line in capsys.readouterr().out.splitlines() if "Error" in line]
+    soak.found(HOSTILE, count=len(asked), failures=len(problems))
     assert not problems, "\n".join([*problems[:40], *errors[:20]])
 
 

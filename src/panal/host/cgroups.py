@@ -66,6 +66,12 @@ class Cgroups:
             with contextlib.suppress(OSError):
                 path.rmdir()
 
+    def leave(self) -> None:
+        """Remove the node's own group when no guest is in it; `create` makes it again."""
+        for path in self.paths("x") if self.version else ():
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+
     def names(self) -> set[str]:
         """Groups that exist; those of another user's node of this name are not ours to see."""
         found: set[str] = set()

@@ -17,11 +17,13 @@ from panal.guests.drivers.base import CopyTarget
 from panal.guests.rollback import rollback
 from panal.guests.start import start
 from panal.tasks.index import Filter
+from tests.conftest import Soak
 from tests.unit.guests.check import assert_tidy
 from tests.unit.guests.crash import SCENARIOS, Cut, PowerCut, Scenario, nothing, one, running
 from tests.unit.guests.world import USER, Node, World
 
 MOMENTS = 60
+WALKS = "power cuts between any two steps of an operation: leaks, claims without guest, next attempt fails"
 
 
 async def cut_at(world: World, scenario: Scenario, at: int) -> bool:
@@ -57,8 +59,15 @@ async def settled_again(world: World, node: Node, scenario: Scenario) -> None:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_power_cut_between_any_two_steps(name: str) -> None:
+async def test_power_cut_between_any_two_steps(name: str, soak: Soak) -> None:
     scenario = SCENARIOS[name]
+    walks = soak(WALKS, small=1, big=4)
+    cuts = sum([await walked(scenario) for _ in range(walks)])
+    soak.found(WALKS, count=cuts)
+
+
+async def walked(scenario: Scenario) -> int:
+    """Cut at every moment; how many there are."""
     for at in range(1, MOMENTS):
         world = World()
         try:
@@ -72,7 +81,7 @@ async def test_power_cut_between_any_two_steps(name: str) -> None:
             world.close()
         if not cut:
             assert at > 5, "the walk saw every step"
-            return
+            return at - 1
     raise AssertionError("the operation has more moments than are walked")
 
 

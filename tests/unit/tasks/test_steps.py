@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,9 @@ class MemoryJournal:
                 write()
             raise Crash
         write()
+
+    def alive(self) -> bool:
+        return not self.dead
 
     async def open(self, upid, kind, args) -> None:
         self._call(lambda: self.rows.update({upid: Entry(upid, kind, args, 0, False)}))
@@ -109,6 +115,40 @@ async def test_a_crash_at_any_journal_write_ends_whole_or_not_at_all(tmp_path, d
     await recover(revived, {"k": lambda _: again.steps(point)}, quiet)
     assert again.things in (set(), set(NAMES))
     assert revived.rows == {}
+
+
+RANDOM = "operations that crash at random, again while recovering: neither whole nor undone"
+
+
+async def test_crashes_at_random_also_while_recovering(tmp_path, soak):
+    """As above, with the recovery itself dying a few times. Planted fault: `recover` that closes before the undos."""
+    chance = random.Random(4)
+    for number in range(soak(RANDOM, small=40, big=8000)):
+        (tmp_path / str(number)).mkdir()
+        await crash_at_random(tmp_path / str(number), chance)
+
+
+async def crash_at_random(directory: Path, chance: random.Random) -> None:
+    """One operation, with up to three crashes."""
+    point = chance.choice([None, 1, 2, 3, 4])
+    journal = MemoryJournal(chance.randint(1, 10), chance.random() < 0.5)
+    world = World(directory, lambda: not journal.dead)
+    if chance.random() < 0.3:
+        world.fail = chance.choice(NAMES[: point or 4])
+    with suppress(Crash, RuntimeError):
+        await run(journal, "k", "u", {}, world.steps(point), quiet)
+    for again in [MemoryJournal(n, chance.random() < 0.5) for n in (1, 2)[: chance.randint(0, 2)]] + [MemoryJournal()]:
+        again.rows = journal.rows
+        alive = World(directory, partial(MemoryJournal.alive, again))
+        with suppress(Crash):
+            await recover(again, {"k": partial(steps_of, alive, point)}, quiet)
+    assert {name.removesuffix(".half") for name in world.things} in (set(), set(NAMES))
+    assert journal.rows == {}
+
+
+def steps_of(world: World, point: int | None, _: object) -> list[Step]:
+    """A builder."""
+    return world.steps(point)
 
 
 @pytest.mark.parametrize("name", NAMES[:POINT])

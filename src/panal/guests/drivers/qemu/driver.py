@@ -239,6 +239,7 @@ class QemuDriver:
                 await guest.monitor.close()
             for process in (guest.process, *guest.companions):
                 process.close()
+        self.host.cgroups.leave()
 
     # inside
 
