@@ -70,6 +70,9 @@ def build(command: Command, row: Row) -> click.Command:
             params.append(_IndexedHelp(param, stem))
         elif param.get("secret"):
             secrets.append(param)
+            if not param.get("required", False):
+                text = f"Ask for it, or read a line of standard input. {param['description']}"
+                params.append(click.Option([f"--ask-{name}", _ask_flag(name)], is_flag=True, help=text))
         else:
             params.append(_option(param))
     if command.confirm:
@@ -83,7 +86,8 @@ def build(command: Command, row: Row) -> click.Command:
         if command.confirm and not (given.get("yes") or session.yes):
             click.confirm(command.confirm.format(**values), abort=True, err=True)
         for param in secrets:
-            values.update(_ask(param))
+            if param.get("required", False) or given.get(_ask_flag(param["name"])):
+                values[param["name"]] = _ask(param["name"])
         _call(session, command, values)
 
     return MethodCommand(
@@ -130,15 +134,14 @@ def _option(param: Row) -> click.Option:
     return click.Option(names, type=kind, help=text, required=param.get("required", False))
 
 
-def _ask(param: Row) -> dict[str, str]:
+def _ask_flag(name: str) -> str:
+    return f"ask_{_python(name)}"
+
+
+def _ask(name: str) -> str:
     if not sys.stdin.isatty():
-        line = sys.stdin.readline().rstrip("\n") if param.get("required", False) else ""
-        return {param["name"]: line} if line else {}
-    if not param.get("required", False):
-        return {}
-    return {
-        param["name"]: click.prompt(param["name"].capitalize(), hide_input=True, confirmation_prompt=True, err=True)
-    }
+        return sys.stdin.readline().rstrip("\n")
+    return str(click.prompt(name.capitalize(), hide_input=True, confirmation_prompt=True, err=True))
 
 
 def _completer(name: str) -> Callable[..., Any] | None:

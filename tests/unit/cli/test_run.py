@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import panal
 from panal.cli import exit_codes
 from panal.cli.main import main
 from panal.client.connection import Answer, ApiError
@@ -99,6 +102,14 @@ def test_a_password_comes_from_standard_input_and_never_from_an_option(fake_node
     assert panal("user", "password", "joan@pve", "--password", "x").exit_code == exit_codes.USAGE
 
 
+def test_an_optional_secret_is_asked_for_only_on_request(fake_node, panal):
+    fake_node.answers["POST", "/access/users"] = None
+    assert panal("user", "create", "joan@pve", stdin="not read\n").exit_code == 0
+    assert "password" not in fake_node.asked[-1][2]
+    assert panal("user", "create", "joan@pve", "--ask-password", stdin="correct horse\n").exit_code == 0
+    assert fake_node.asked[-1][2]["password"] == "correct horse"
+
+
 def test_api_calls_anything(fake_node, panal):
     fake_node.answers["POST", "/nodes/a/x"] = "done"
     result = panal("api", "post", "nodes/a/x", "size=1", "secret=-", stdin="hidden\n")
@@ -154,5 +165,6 @@ def test_help_imports_neither_the_server_nor_the_table_drawer():
         "bad = {'panal.api', 'rich', 'msgspec', 'panal.guests', 'structlog', 'ssl'} & set(sys.modules)\n"
         "sys.exit(str(bad) if bad - {'ssl'} else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    env = {**os.environ, "PYTHONPATH": str(Path(panal.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
