@@ -202,6 +202,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
 API_ONLY: Final[frozenset[tuple[str, str]]] = frozenset(
     {
         ("GET", "/version"),
+        ("GET", "/nodes/{node}/lxc"),
         ("GET", "/access/ticket"),
         ("POST", "/access/ticket"),
         ("DELETE", "/panal/session"),
