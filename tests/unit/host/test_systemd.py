@@ -37,12 +37,14 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def bus(monkeypatch):
+def bus(monkeypatch, tmp_path):
     """A private bus and a process on it that answers as systemd's manager does; yields its output."""
     if shutil.which("dbus-daemon") is None:
         pytest.skip("dbus-daemon is not installed (package dbus)")
     daemon = subprocess.Popen(
-        ["dbus-daemon", "--session", "--nofork", "--print-address=1"], stdout=subprocess.PIPE, text=True
+        ["dbus-daemon", "--session", "--nofork", "--print-address=1", f"--address=unix:path={tmp_path}/bus"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert daemon.stdout is not None
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", daemon.stdout.readline().strip())
