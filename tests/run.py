@@ -198,9 +198,9 @@ def _pytest(stage: Stage, rest: list[str], outcome: Outcome) -> None:
         report, results = Path(directory) / "report.json", Path(directory) / "soak.jsonl"
         argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", stage.tests]
         if stage.workers:
-            argv += ["-n", str(stage.workers), "--dist", "loadfile"]
+            argv += ["-n", str(stage.workers), "--dist", "worksteal" if soak else "loadfile"]
         if soak:
-            argv += ["-m", "soak", "--timeout", "900"]
+            argv += ["-m", "soak", "--timeout", "1500"]
         extra = {"PANAL_TEST_REPORT": str(report)}
         if soak:
             extra |= {"PANAL_SOAK": "1", "PANAL_SOAK_RESULTS": str(results)}
