@@ -148,9 +148,16 @@ def spawn(
         raise Unavailable(f"{SETPRIV} is missing; install the package util-linux", program=SETPRIV) from None
     except OSError as exc:
         raise Failed(f"cannot run {argv[0]}: {exc}") from exc
+    _plain_target(child.pid)
     pidfd = os.pidfd_open(child.pid)  # our child, not reaped yet: the pid cannot have been reused
     fields = _stat(child.pid)
     return Process(child.pid, int(fields[19]) if fields else 0, pidfd, child)
+
+
+def _plain_target(pid: int) -> None:
+    """The daemon is spared when memory is short (OOMScoreAdjust of its unit); what it starts is not, or all else would go first."""
+    with contextlib.suppress(OSError):  # without root it has the value of who started us, which is fine
+        Path(f"/proc/{pid}/oom_score_adj").write_text("0")
 
 
 def find(pid: int, started: int) -> Process | None:

@@ -118,3 +118,20 @@ def test_uid_is_free_again_when_the_last_descriptor_is_closed():
         assert list(directory.iterdir()) == []
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may lower it")
+async def test_the_daemons_place_in_the_kernels_list_of_victims_is_not_passed_on(output):
+    """Planted fault: without `_plain_target` the child has ours."""
+    own = Path("/proc/self/oom_score_adj")
+    before = own.read_text()
+    own.write_text("200")
+    try:
+        p = process.spawn([SLEEP, "60"], fds=[], output_fd=output)
+    finally:
+        own.write_text(before)
+    try:
+        assert Path(f"/proc/{p.pid}/oom_score_adj").read_text().strip() == "0"
+    finally:
+        await p.kill(5)
+        p.close()
