@@ -186,7 +186,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("node", "metrics", "GET", "/nodes/{node}/rrddata"),
     Command(
         "node", "power", "POST", "/nodes/{node}/status", ("command",),
-        confirm="Really {command} the node? Its guests are shut down.",
+        confirm="Really {command} the node? Guests that run lose their power: shut them down first.",
     ),
     Command("cluster", "status", "GET", "/cluster/status", columns=("name", "type", "online", "local", "ip", "id")),
     Command(

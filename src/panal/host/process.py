@@ -155,7 +155,7 @@ def spawn(
 
 
 def _plain_target(pid: int) -> None:
-    """The daemon is spared when memory is short (OOMScoreAdjust of its unit); what it starts is not, or all else would go first."""
+    """The daemon is spared when memory is short (OOMScoreAdjust of its unit); what it starts is not, or all else went first."""
     with contextlib.suppress(OSError):  # without root it has the value of who started us, which is fine
         Path(f"/proc/{pid}/oom_score_adj").write_text("0")
 
