@@ -67,3 +67,13 @@ def test_polite_end(node):
     assert not (node.run / "admin.sock").exists()
     assert "Traceback" not in node.log()
     node.start_daemon()
+
+
+def test_a_client_that_keeps_its_connection_does_not_hold_up_the_end(node):
+    """Planted fault, as found: TLS's own wait for the client's goodbye (30 s) is longer than what uvicorn grants."""
+    assert node.session.get(node.url + "/", timeout=10).ok
+    before = len(node.log())
+    node.web.terminate()
+    assert node.web.wait(30) is not None
+    assert "graceful shutdown exceeded" not in node.log()[before:]
+    node.start_web()

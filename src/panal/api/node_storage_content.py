@@ -11,6 +11,7 @@ from panal.api.params import NODE, STORAGE, VMID
 from panal.api.permission import Described, denied, perm
 from panal.api.table import Param, Routes
 from panal.core.errors import BadInput, Failed
+from panal.guests.context import TURN_TIMEOUT_S, queue_of
 from panal.storage import Volid, Volume
 from panal.tasks.model import Task
 
@@ -134,7 +135,10 @@ async def allocate(call: Call) -> str:
         driver.parse(name)
     except BadInput as exc:
         raise BadInput("filename", f"'{filename[:100]}' is no name for an image") from exc
-    await driver.allocate(vmid, name, fmt, _bytes(call.params["size"]))
+    # in the guest's turn: its own operations have planned names that are not taken yet
+    queues = call.services.tasks.queues
+    async with queues.turn(queue_of(vmid), f"a new volume for VM {vmid}", timeout_s=TURN_TIMEOUT_S):
+        await driver.allocate(vmid, name, fmt, _bytes(call.params["size"]))
     return f"{storage}:{name}"
 
 
@@ -215,7 +219,9 @@ async def delete_volume(call: Call) -> str | None:
         task.log(f"Removed volume '{volid}'")
 
     subject = volid.storage if volid.vmid is None else f"{volid.vmid}@{volid.storage}"
-    upid = await tasks.spawn("imgdel", subject, call.rights.userid, body)
+    # in the guest's turn: an operation may have made the volume and be about to name it
+    queue = None if volid.vmid is None or volid.content != "images" else queue_of(volid.vmid)
+    upid = await tasks.spawn("imgdel", subject, call.rights.userid, body, queue=queue)
     if "delay" in call.params:
         try:
             record = await tasks.wait(upid, call.params["delay"])

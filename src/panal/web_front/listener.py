@@ -22,6 +22,8 @@ from panal.web_front.protocol import Protocol
 MAX_CONNECTIONS: Final = 800
 MAX_PER_ADDRESS: Final = 400
 FIRST_BYTE_S: Final = 10.0
+GOODBYE_S: Final = 1.0
+"""how long a client may take to answer the end of TLS; one that keeps an idle connection open reads nothing and never does"""
 RELOAD_CHECK_S: Final = 10.0
 _TLS_HANDSHAKE: Final = 0x16
 _log = structlog.get_logger("listener")
@@ -149,8 +151,9 @@ class WebServer(Server):
                 raise ConnectionAbortedError
             protocol.place = (self._held, address)
             await loop.connect_accepted_socket(
-                lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=FIRST_BYTE_S
-            )
+                lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=FIRST_BYTE_S,
+                ssl_shutdown_timeout=GOODBYE_S,
+            )  # fmt: skip
         except (OSError, TimeoutError, asyncio.CancelledError):
             sock.close()
             if protocol.place is None or protocol.transport is None:

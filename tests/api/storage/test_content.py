@@ -35,6 +35,25 @@ async def test_allocate_list_read_delete(api):
     assert await api.get(f"{LOCAL}/content") == []
 
 
+async def test_volumes_of_a_guest_come_and_go_in_its_turn(api):
+    """A clone that has made a disk and not named it yet must find it there; a name it has chosen stays free.
+
+    Planted fault, as found: neither waited for the guest's queue.
+    """
+    volid = await api.post(f"{LOCAL}/content", vmid=100, filename="vm-100-disk-0.raw", size="1M")
+    async with api.tasks.queues.turn("guest/100", "a clone", timeout_s=5):
+        removal = await api.delete(f"{LOCAL}/content/{volid}")
+        allocation = asyncio.create_task(
+            api.post(f"{LOCAL}/content", vmid=100, filename="vm-100-disk-1.raw", size="1M")
+        )
+        await api.post(f"{LOCAL}/content", vmid=101, filename="vm-101-disk-0.raw", size="1M")
+        await asyncio.sleep(0.1)
+        assert [row["volid"] for row in await api.get(f"{LOCAL}/content", vmid=100)] == [volid]
+    assert await api.ended(removal) == "OK"
+    made = await allocation
+    assert [row["volid"] for row in await api.get(f"{LOCAL}/content", vmid=100)] == [made]
+
+
 @pytest.mark.parametrize(
     ("field", "params"),
     [
