@@ -5,13 +5,15 @@ full becomes an I/O error inside the guest. A mirror harms nobody; the price is 
 are of the moment in which they end.
 
 Invariant: afterwards, whatever happened, no job, node or descriptor set of ours is left in QEMU, and the vCPUs run if they ran
-before. A daemon that dies in the middle leaves them to the next one: `clear` is part of every (re)connection.
+before. A daemon that dies in the middle leaves them to the next one: `clear` is part of every (re)connection; a QEMU that hangs
+is cleared when it answers again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,16 +25,22 @@ from panal.guests.drivers.qemu import agent
 from panal.guests.drivers.qemu.argv import is_block_device
 from panal.guests.drivers.qemu.blockdev import node_of
 from panal.guests.drivers.qemu.guest import Guest
-from panal.guests.drivers.qemu.sample import status_of
+from panal.host.threads import whole
 
 MARK: Final = "panal-copy"
 _DISK_S: Final = 60
 _POLL_S: Final = 0.2
 _STALL_S: Final = 60
 """so long no progress: the storage hangs, or the guest writes faster than the copy"""
+_PIECE: Final = 4 << 20
+"""bytes that QEMU may copy at once: under a limit the next ones come much later"""
 _TAIL: Final = 256 << 20
 """bytes that may be left to copy while the guest is paused, when they do not get fewer while it runs"""
+_SOON: Final = 16 << 20
+"""bytes that are worth waiting for before it is paused"""
+_SOON_S: Final = 30
 _PAUSE_S: Final = 60
+_AGAIN_S: Final = 10
 
 Progress = Callable[[int, int], None]
 
@@ -48,39 +56,77 @@ async def copy(
         try:
             for key, target in targets.items():
                 await _begin(guest, key, target, limit_bytes_s // len(targets))
-            await _converge(guest, progress)
+            stall_s = _STALL_S + (_PIECE * len(targets) / limit_bytes_s if limit_bytes_s else 0)
+            await _converge(guest, progress, stall_s)
             await _end(guest, door)
         except (Unavailable, NotFound) as exc:
             if guest.leaving or guest.ended.is_set():
                 raise Failed(f"VM {guest.vmid} ended while its disks were copied; try again") from exc
             raise
         finally:
-            with contextlib.suppress(PanalError):  # the monitor is gone: the next connection does it
-                await _surely(clear(guest))
+            await _surely(_clear_or_later(guest))
+    # QEMU itself did not flush: gigabytes in the page cache would have been written out while the guest stood still
+    for target in targets.values():
+        await _synced(target.fd)
+
+
+async def _synced(fd: int) -> None:
+    try:
+        await whole(lambda: os.fdatasync(fd), lambda _: None)
+    except OSError as exc:
+        raise Failed(f"a copied disk could not be written: {exc.strerror}") from exc
+
+
+async def _clear_or_later(guest: Guest) -> None:
+    try:
+        await clear(guest)
+    except PanalError:
+        if guest.monitor is None or guest.monitor.closed.is_set():
+            return  # the next connection does it
+        guest.cleaner = asyncio.create_task(_clear_later(guest), name=f"copies of {guest.vmid}")
+
+
+async def _clear_later(guest: Guest) -> None:
+    while guest.monitor is not None and not guest.monitor.closed.is_set():
+        await asyncio.sleep(_AGAIN_S)
+        with contextlib.suppress(PanalError):
+            async with guest.copying:
+                await clear(guest)
+            return
 
 
 async def _begin(guest: Guest, key: str, target: CopyTarget, limit_bytes_s: int) -> None:
     opened = await guest.speaking().call_with_fd(target.fd, "add-fd", {"opaque": MARK})
-    protocol, node = f"{MARK}-file-{key}", f"{MARK}-{key}"
-    kind = "host_device" if is_block_device(target.fd) else "file"
     # zeros become holes: the job first discards the whole target, then copies what is not zero
-    await guest.call(
-        "blockdev-add",
-        {"driver": kind, "node-name": protocol, "filename": f"/dev/fdset/{opened['fdset-id']}", "discard": "unmap"},
-        _DISK_S,
-    )
-    image: dict[str, object] = {
-        "driver": target.fmt, "node-name": node, "file": protocol, "discard": "unmap", "detect-zeroes": "unmap",
+    sparse: dict[str, object] = {"discard": "unmap", "detect-zeroes": "unmap"}
+    protocol: dict[str, object] = {
+        "driver": "host_device" if is_block_device(target.fd) else "file", "node-name": f"{MARK}-file-{key}",
+        "filename": f"/dev/fdset/{opened['fdset-id']}", "cache": {"direct": False, "no-flush": True},
     }  # fmt: skip
-    await guest.call("blockdev-add", image | ({"backing": None} if target.fmt == "qcow2" else {}), _DISK_S)
+    image = {"driver": target.fmt, "node-name": f"{MARK}-image-{key}", "file": f"{MARK}-file-{key}"}
+    await guest.call("blockdev-add", protocol | {"discard": "unmap"}, _DISK_S)
+    backing: dict[str, object] = {"backing": None} if target.fmt == "qcow2" else {}
+    await guest.call("blockdev-add", image | sparse | backing, _DISK_S)
+    # both must have one size: a flash chip, for one, is smaller than its volume
+    size = await _size(guest, node_of(key))
+    window = {"driver": "raw", "node-name": f"{MARK}-{key}", "file": f"{MARK}-image-{key}", "size": size}
+    await guest.call("blockdev-add", window | sparse, _DISK_S)
     await guest.call(
         "blockdev-mirror",
         {
-            "job-id": f"{MARK}-{key}", "device": node_of(key), "target": node, "sync": "full", "speed": limit_bytes_s,
-            "on-source-error": "report", "on-target-error": "report", "auto-dismiss": False,
+            "job-id": f"{MARK}-{key}", "device": node_of(key), "target": f"{MARK}-{key}", "sync": "full",
+            "speed": limit_bytes_s, "on-source-error": "report", "on-target-error": "report", "auto-dismiss": False,
         },
         _DISK_S,
     )  # fmt: skip
+
+
+async def _size(guest: Guest, node: str) -> int:
+    """Bytes. Failed when there is no such drive."""
+    for found in await guest.call("query-named-block-nodes", {"flat": True}, _DISK_S):
+        if found["node-name"] == node:
+            return int(found["image"]["virtual-size"])
+    raise Failed(f"VM {guest.vmid} has no drive {node.removeprefix('drive-')}")
 
 
 async def _jobs(guest: Guest) -> list[dict[str, Any]]:
@@ -100,7 +146,7 @@ def _complain(jobs: list[dict[str, Any]]) -> None:
             raise Failed(f"copying {job['device']} ended early; look at the storage")
 
 
-async def _converge(guest: Guest, progress: Progress) -> None:
+async def _converge(guest: Guest, progress: Progress, stall_s: float) -> None:
     """Until all drives are copied but for what the guest has just written."""
     clock = asyncio.get_running_loop().time
     best, moved_at = None, clock()
@@ -115,7 +161,7 @@ async def _converge(guest: Guest, progress: Progress) -> None:
         # a job that has not begun to count yet has nothing left and is not ready
         if best is None or left < best or not left:
             best, moved_at = left or None, clock()
-        elif clock() - moved_at > _STALL_S:
+        elif clock() - moved_at > stall_s:
             if left > _TAIL:
                 raise Failed(
                     f"VM {guest.vmid} writes faster than its disks can be copied, or the storage hangs;"
@@ -129,9 +175,10 @@ async def _end(guest: Guest, door: Path) -> None:
     """The instant: everything written is copied, nothing more is written until all copies are cut off."""
     for job in await _jobs(guest):
         await guest.call("block-job-set-speed", {"device": job["device"], "speed": 0})
+    await _nearly(guest)
     state = await guest.call("query-status")
     async with agent.frozen(door, read.agent(guest.record.config)):
-        if status_of(str(state["status"])) != "running":
+        if state["status"] != "running":  # paused, or asleep: its vCPUs stand still already
             await _cut(guest)
             return
         try:
@@ -139,6 +186,17 @@ async def _end(guest: Guest, door: Path) -> None:
             await _cut(guest)
         finally:
             await _surely(guest.call("cont", timeout_s=_DISK_S))
+
+
+async def _nearly(guest: Guest) -> None:
+    """Drives that were ready long ago may have been written to since, faster than a limit allowed."""
+    end = asyncio.get_running_loop().time() + _SOON_S
+    while asyncio.get_running_loop().time() < end:
+        jobs = await _jobs(guest)
+        _complain(jobs)
+        if sum(int(j["len"]) - int(j["offset"]) for j in jobs) <= _SOON:
+            return
+        await asyncio.sleep(_POLL_S)
 
 
 async def _cut(guest: Guest) -> None:
@@ -181,7 +239,8 @@ async def clear(guest: Guest) -> None:
             await guest.call("job-dismiss", {"id": job})
     nodes = await guest.call("query-named-block-nodes", {"flat": True}, _DISK_S)
     names = [str(node["node-name"]) for node in nodes if str(node["node-name"]).startswith(f"{MARK}-")]
-    for name in sorted(names, key=lambda n: n.startswith(f"{MARK}-file-")):  # images before the files below them
+    layers = (f"{MARK}-image-", f"{MARK}-file-")  # from the top down
+    for name in sorted(names, key=lambda n: next((i for i, p in enumerate(layers, 1) if n.startswith(p)), 0)):
         await guest.call("blockdev-del", {"node-name": name}, _DISK_S)
     for fdset in await guest.call("query-fdsets"):
         if any(fd.get("opaque") == MARK for fd in fdset["fds"]):

@@ -37,6 +37,8 @@ class Guest:
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     copying: asyncio.Lock = field(default_factory=asyncio.Lock)
     """held by the copy of its drives"""
+    cleaner: asyncio.Task[None] | None = None
+    """waits for a QEMU that hangs to take back what a copy left (copies.py)"""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """set when the last trace is cleaned up"""
     cpu_seen: tuple[float, float] | None = None

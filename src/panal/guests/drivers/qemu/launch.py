@@ -95,8 +95,9 @@ async def discard(host: Host, guest: Guest) -> None:
     for session in guest.sessions.values():
         session.close()
     guest.sessions.clear()
-    if guest.probe is not None:
-        guest.probe.cancel()
+    for waiting in (guest.probe, guest.cleaner):
+        if waiting is not None:
+            waiting.cancel()
     await guest.process.kill(10)
     for helper in guest.companions:
         if not await helper.wait(1):

@@ -107,6 +107,7 @@ class Monitor:
 
     async def close(self) -> None:
         """Let go; QEMU runs on."""
+        self.closed.set()
         if self._pump is not None:
             self._pump.cancel()
         writer = self._client._writer
