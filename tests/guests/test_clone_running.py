@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from panal.core.errors import Failed
 from panal.guests.drivers.base import CopyTarget
+from panal.guests.drivers.qemu import copies
 from tests.daemon_under_test import NodeUnderTest
 from tests.guests.qemu_rig import Rig
 from tests.guests.test_qemu_state import _booted
@@ -55,6 +59,56 @@ async def test_both_disks_are_of_one_instant_while_the_guest_writes(rig: Rig, gu
         assert one > last, "the guest went on"
         last = one
         assert (await rig.driver.info(100)).status == "running"
+    console.close()
+
+
+async def test_a_qemu_that_hangs_is_cleared_when_it_answers_again(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    """Planted fault: without the cleaner the job goes on for ever."""
+    monkeypatch.setattr(copies, "_AGAIN_S", 0.1)
+    disk = rig.disk("a")
+    fill(rig.path(disk), 1, 16)
+    running = await rig.start({"scsi0": disk})
+    begun = asyncio.Event()
+    target = CopyTarget("qcow2", os.open(rig.path(rig.disk("b")), os.O_RDWR | os.O_CLOEXEC))
+    copying = asyncio.create_task(
+        rig.driver.copy_disks(100, {"scsi0": target}, lambda done, total: begun.set(), limit_bytes_s=1024)
+    )
+    await asyncio.wait_for(begun.wait(), 30)
+    os.kill(running.pid, signal.SIGSTOP)
+    copying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await copying
+    os.kill(running.pid, signal.SIGCONT)
+    guest = rig.driver._guests[100]
+    async with asyncio.timeout(30):
+        assert guest.cleaner is not None
+        await guest.cleaner
+    assert await guest.call("query-jobs") == []
+    assert not [f for f in await guest.call("query-fdsets") if any(fd.get("opaque") for fd in f["fds"])]
+
+
+@pytest.mark.root
+async def test_a_full_storage_is_an_error_of_the_copy_and_not_of_the_guest(rig: Rig, guest_disk: Path):
+    """The guest writes on. Planted fault: backup jobs instead of mirrors give it I/O errors."""
+    await rig.start(
+        {"virtio0": rig.disk("guest", source=guest_disk), "virtio1": rig.disk("a", size="16M"), "serial0": "socket"}
+    )
+    console = await _booted(rig)
+    await console.say("dd if=/dev/urandom of=/dev/vdb bs=1M count=16 conv=fsync; echo rea''dy")
+    await console.until(b"ready\r\n")
+    small = rig.directory / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "small", str(small)], check=True)
+    try:
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(small / "t.qcow2"), "16M"], check=True)
+        target = CopyTarget("qcow2", os.open(small / "t.qcow2", os.O_RDWR | os.O_CLOEXEC))
+        with pytest.raises(Failed, match="no space left on the storage"):
+            await rig.driver.copy_disks(100, {"virtio1": target}, lambda done, total: None)
+        await console.say("dd if=/dev/zero of=/dev/vdb bs=1M count=16 conv=fsync && echo writ''ten")
+        await console.until(b"written\r\n")
+        assert (await rig.driver.info(100)).qmpstatus == "running"
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
     console.close()
 
 
