@@ -23,6 +23,8 @@ ATTRIBUTES: Final = frozenset({"backup", "iso", "vztmpl", "import"})
 FILES: Final = ("iso", "vztmpl", "snippets", "backup", "import")
 UPLOADS: Final = frozenset({"iso", "vztmpl", "snippets", "import"})
 STALE_S: Final = 48 * 3600
+# Uploads that this process has open, whichever driver object began them: a changed configuration makes a new one.
+_open: set[str] = set()
 _TOKEN = re.compile(r"(?P<content>[a-z]+)-(?P<hex>[0-9a-f]{32})")
 
 
@@ -107,7 +109,12 @@ class Files:
             raise BadInput("content", f"'{content}' cannot be uploaded; {', '.join(sorted(UPLOADS))} can")
         token = f"{content}-{secrets.token_hex(16)}"
         self._root.make_dirs(self._dirs[content])
-        return self._root.create(self._hidden(token)), token
+        _open.add(token)
+        try:
+            return self._root.create(self._hidden(token)), token
+        except BaseException:
+            _open.discard(token)
+            raise
 
     def _hidden(self, token: str) -> str:
         m = _TOKEN.fullmatch(token)
@@ -133,16 +140,20 @@ class Files:
             raise Conflict(f"'{name.name}' exists and is protected; clear its protection or choose another name")
         self._root.make_dirs(self._dirs[content])
         self._root.rename(hidden, self.path(name), replace=True)
+        _open.discard(token)
         return name
 
     def abort(self, token: str) -> None:
         """Remove the hidden file."""
         self._root.remove(self._hidden(token))
+        _open.discard(token)
 
-    def sweep(self) -> None:
-        """Remove what uploads of a killed daemon left. Old ones only: on a shared storage another node may be writing."""
+    def sweep(self, *, shared: bool) -> None:
+        """Remove what uploads of a killed daemon left. On a shared storage old ones only: another node may be writing."""
+        oldest = time.time() - STALE_S
         for content in UPLOADS:
             directory = self._dirs[content]
             for entry in self._root.list(directory):
-                if entry.name.startswith(".upload-") and entry.mtime_s < time.time() - STALE_S:
+                mine = f"{content}-{entry.name.removeprefix('.upload-')}" in _open
+                if entry.name.startswith(".upload-") and not mine and (not shared or entry.mtime_s < oldest):
                     self._root.remove(f"{directory}/{entry.name}")

@@ -71,7 +71,7 @@ class DirDriver:
             for content in sorted(self.capabilities.contents):
                 self._root.make_dirs(self._dirs[content])
         if not self._swept:
-            self._files.sweep()
+            self._files.sweep(shared=self._config.shared)
             self._swept = True
 
     def _require_mount(self) -> None:
