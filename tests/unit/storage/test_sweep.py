@@ -14,7 +14,7 @@ from panal.storage.model import StorageConfig
 @pytest.mark.parametrize("shared", [False, True])
 async def test_leftovers_of_uploads(tmp_path: Path, shared: bool) -> None:
     """Planted fault, as found: everything younger than two days stayed, however big."""
-    options = {"path": str(tmp_path), "content": "iso,import", "shared": shared}
+    options: dict[str, str | bool] = {"path": str(tmp_path), "content": "iso,import", "shared": shared}
     first = DirDriver(StorageConfig("s1", "dir", options))
     await first.activate()
     descriptor, token = first.create_upload("iso")
