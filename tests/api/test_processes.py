@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import ssl
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
+import requests
 
 from panal.host.privileges import DAEMON_CAPABILITIES
-from panal.web_front.listener import MAX_PER_ADDRESS
+from panal.web_front.listener import MAX_CONNECTIONS, MAX_PER_ADDRESS
+from tests.api.test_upload_wire import wait_for
+from tests.daemon_under_test import NodeUnderTest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give something up")
 
@@ -47,17 +52,27 @@ def test_files_are_private(node, admin):
     assert stat.S_IMODE((node.run / "tls/node.key").stat().st_mode) == 0o600
 
 
-def test_a_connection_gives_its_place_back(node, soak):
-    """More WebSocket handshakes than an address may hold at once. Planted fault: `_release_with` doing nothing."""
-    import ssl
+_HANDSHAKE = (
+    b"GET /api2/json/x HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
+
+def test_a_connection_gives_its_place_back(node, soak):
+    """More WebSocket handshakes than an address may hold at once. Planted fault: `_release_with` doing nothing.
+
+    By a socket in one thread: `websockets.sync` reads and writes one TLS object from two, and OpenSSL then loses a request now
+    and then (seen with 1 of some 500 handshakes; none of 10,000 made like this).
+    """
     context = ssl.create_default_context(cafile=str(node.run / "tls/ca.pem"))
-    url = f"wss://127.0.0.1:{node.port}/api2/json/x"
-    foreign = {"Origin": "https://evil.example"}
-    rounds = soak("WebSocket handshakes refused, each gives its place back", small=MAX_PER_ADDRESS + 20, big=2000)
+    rounds = soak("WebSocket handshakes refused, each gives its place back", small=MAX_PER_ADDRESS + 20, big=10_000)
     for _ in range(rounds):
-        with pytest.raises(InvalidStatus):
-            connect(url, ssl=context, additional_headers=foreign, open_timeout=60).__enter__()
+        with (
+            socket.create_connection(("127.0.0.1", node.port), 60) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as sock,
+        ):
+            sock.sendall(_HANDSHAKE)
+            assert sock.recv(12) == b"HTTP/1.1 403"
     assert node.session.get(node.url + "/", timeout=10).status_code == 200
 
 
@@ -77,3 +92,43 @@ def test_a_client_that_keeps_its_connection_does_not_hold_up_the_end(node):
     assert node.web.wait(30) is not None
     assert "graceful shutdown exceeded" not in node.log()[before:]
     node.start_web()
+
+
+def test_every_place_is_taken_and_given_back(node):
+    """MAX_CONNECTIONS that say nothing, from more than one address; the next is sent away, and is welcome afterwards."""
+    taken = []
+    try:
+        for number in range(MAX_CONNECTIONS):
+            source = f"127.0.0.{2 + number // MAX_PER_ADDRESS}"
+            taken.append(socket.create_connection(("127.0.0.1", node.port), 30, source_address=(source, 0)))
+        assert not _answers(node)
+    finally:
+        for sock in taken:
+            sock.close()
+    wait_for(lambda: _answers(node))
+
+
+def _answers(node) -> bool:
+    try:
+        return bool(requests.get(node.url + "/", timeout=30, verify=node.session.verify).ok)
+    except requests.ConnectionError:
+        return False
+
+
+def test_the_service_manager_is_told():
+    """sd_notify of both processes: ready when they serve, stopping when they are asked to end."""
+    directory = Path(tempfile.mkdtemp(prefix="pnl", dir="/tmp"))
+    directory.chmod(0o711)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(directory / "notify"))
+            (directory / "notify").chmod(0o666)
+            manager.settimeout(30)
+            with NodeUnderTest(env={"NOTIFY_SOCKET": str(directory / "notify")}) as own:
+                assert [manager.recv(100) for _ in range(2)] == [b"READY=1"] * 2
+                assert own.web is not None
+                own.web.terminate()
+                assert manager.recv(100) == b"STOPPING=1"
+                assert (own.stop_daemon(), manager.recv(100)) == (0, b"STOPPING=1")
+    finally:
+        shutil.rmtree(directory)

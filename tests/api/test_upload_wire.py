@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -139,3 +141,36 @@ def test_killed_web_leaves_nothing(node, admin):
         node.web.wait(30)
     wait_for(lambda: files(node) == before)
     node.start_web()
+
+
+@pytest.fixture
+def small(node):
+    """A storage of 2 MiB."""
+    place = Path(tempfile.mkdtemp(prefix="pnl", dir="/tmp"))
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "none", str(place)], check=False).returncode:
+        place.rmdir()
+        pytest.skip("impossible here: no right to mount")
+    node.must("POST", "/storage", storage="small", type="dir", path=str(place), content="iso")
+    yield place
+    node.must("DELETE", "/storage/small")
+    subprocess.run(["umount", str(place)], check=True)
+    place.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_full_disk_is_said_and_leaves_nothing(node, admin, small):
+    """Planted fault: `_stream` that goes on after an OSError; `abort` that leaves the file."""
+    headers = {"Authorization": f"PVEAPIToken={admin.token}"}
+    path = "/nodes/n1/storage/small/upload"
+
+    def upload(size: int):
+        return node.http(
+            "POST", path, headers=headers, data={"content": "iso"}, files={"filename": ("f.iso", b"x" * size)}
+        )
+
+    for size in (8 << 20, 3 << 20):
+        answer = upload(size)
+        assert answer.status_code == 500 and "No space left" in answer.reason
+        assert not [p for p in small.rglob("*") if p.is_file()]
+    assert upload(1 << 20).status_code == 200
+    wait_for(lambda: [p.stat().st_size for p in small.rglob("*.iso")] == [1 << 20])

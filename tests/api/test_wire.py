@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from panal.web_front.request import MAX_BODY_BYTES
 from tests.daemon_under_test import NodeUnderTest
 
 
@@ -83,6 +84,10 @@ def test_headers(node):
         ("DELETE", b"Content-Length: 3\r\n", b"501"),
         ("POST", b"Content-Type: text/xml\r\nContent-Length: 3\r\n", b"415"),
         ("PATCH", b"Content-Length: 0\r\n", b"501"),
+        ("HEAD", b"", b"501"),
+        ("OPTIONS", b"Origin: https://x\r\nAccess-Control-Request-Method: POST\r\n", b"501"),
+        ("TRACE", b"", b"501"),
+        ("CONNECT", b"", b"501"),
         ("GET", b"X: y\r\n" * 70, b"400"),
         ("GET", b"X: " + b"y" * 9000 + b"\r\n", b"400"),
     ],
@@ -91,6 +96,15 @@ def test_refused_heads(node, verb, headers, status):
     """Bodies and heads we do not take."""
     request = verb.encode() + b" /api2/json/version HTTP/1.1\r\nHost: x\r\n" + headers + b"Connection: close\r\n\r\nabc"
     assert raw(node, request).split(b" ", 2)[1] == status
+
+
+def test_the_longest_body(node):
+    """512 KiB are read, one byte more is not. Planted fault: `>=` in check_body."""
+    for size, status in ((MAX_BODY_BYTES, b"400"), (MAX_BODY_BYTES + 1, b"501")):
+        head = b"POST /api2/json/access/ticket HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        answer = raw(node, head % size + b"username=" + b"x" * (size - 9))
+        assert answer.split(b" ", 2)[1] == status
+        assert b"access-control-allow" not in answer.lower()
 
 
 def test_plain_http_is_sent_to_https(node):

@@ -16,14 +16,13 @@ from typing import Any, Final
 import structlog
 from uvicorn import Config, Server
 
+from panal.host.notify import notify
 from panal.web_front.limits import Held
 from panal.web_front.protocol import Protocol
 
 MAX_CONNECTIONS: Final = 800
 MAX_PER_ADDRESS: Final = 400
 FIRST_BYTE_S: Final = 10.0
-GOODBYE_S: Final = 1.0
-"""how long a client may take to answer the end of TLS; one that keeps an idle connection open reads nothing and never does"""
 RELOAD_CHECK_S: Final = 10.0
 _TLS_HANDSHAKE: Final = 0x16
 _log = structlog.get_logger("listener")
@@ -114,9 +113,13 @@ class WebServer(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening; requests under way may end."""
+        notify("STOPPING=1")
         self._reloading.cancel()
         for task in list(self._opening):
             task.cancel()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Protocol) and connection.idle:
+                connection.transport.abort()  # `close` would wait for the client's own goodbye, for up to 30 s
         await super().shutdown(None)
 
     async def _accept(self, listening: socket.socket) -> None:
@@ -151,9 +154,8 @@ class WebServer(Server):
                 raise ConnectionAbortedError
             protocol.place = (self._held, address)
             await loop.connect_accepted_socket(
-                lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=FIRST_BYTE_S,
-                ssl_shutdown_timeout=GOODBYE_S,
-            )  # fmt: skip
+                lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=FIRST_BYTE_S
+            )
         except (OSError, TimeoutError, asyncio.CancelledError):
             sock.close()
             if protocol.place is None or protocol.transport is None:

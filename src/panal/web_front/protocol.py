@@ -47,6 +47,12 @@ class Protocol(HttpToolsProtocol):
         self._slow: asyncio.TimerHandle | None = None
         self._wait_for_head()
 
+    @property
+    def idle(self) -> bool:
+        """Nothing was asked that is not answered and sent."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and self.transport.get_write_buffer_size() == 0
+
     def _wait_for_head(self) -> None:
         self._head_arrived()
         self._slow = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
