@@ -31,12 +31,13 @@ def test_the_life_of_a_virtual_machine(node):
     assert {s["name"]: s.get("vmstate") for s in vm.snapshot.get()}["before"] == 1
     ended(vm.snapshot("before").rollback.post())
     assert vm.status.current.get()["status"] == "running"
-    ended(vm.status.stop.post())
-    ended(vm.clone.post(newid=CLONE, name="python-clone", full=1))
+    ended(vm.clone.post(newid=CLONE, name="python-clone", full=1))  # while it runs
+    assert vm.status.current.get()["status"] == "running"
     before = here.qemu(CLONE).config.get()["scsi0"]
     ended(here.qemu(CLONE).resize.put(disk="scsi0", size="+16M"))
     assert here.qemu(CLONE).config.get()["scsi0"] != before
     ended(here.qemu(CLONE).delete())
+    ended(vm.status.stop.post())
     ended(vm.delete())
     assert not {row["vmid"] for row in here.qemu.get()} & {VMID, CLONE}
     assert not here.storage("demo").content.get(vmid=VMID)

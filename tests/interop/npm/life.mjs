@@ -32,13 +32,14 @@ const snapshots = await vm.snapshot.$get();
 expect("snapshot with memory", snapshots.find((one) => one.name === "before").vmstate, 1);
 await ended("rollback", await vm.snapshot.$("before").rollback.$post());
 expect("status after rollback", (await vm.status.current.$get()).status, "running");
-await ended("stop", await vm.status.stop.$post());
+// while it runs
 await ended("clone", await vm.clone.$post({ newid: clone, name: "npm-clone", full: true }));
 const before = (await here.qemu.$(clone).config.$get()).scsi0;
 await ended("resize", await here.qemu.$(clone).resize.$put({ disk: "scsi0", size: "+16M" }));
 const after = (await here.qemu.$(clone).config.$get()).scsi0;
 if (before === after) throw new Error(`resize changed nothing: ${after}`);
 await ended("delete the clone", await here.qemu.$(clone).$delete());
+await ended("stop", await vm.status.stop.$post());
 await ended("delete", await vm.$delete());
 const left = (await here.qemu.$get()).map((one) => one.vmid);
 if (left.includes(vmid) || left.includes(clone)) throw new Error(`still there: ${left}`);
