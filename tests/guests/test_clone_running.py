@@ -176,15 +176,18 @@ def gone(node: NodeUnderTest, *vmids: int) -> None:
 
 
 def test_clone_and_clone_of_a_snapshot_while_it_runs(node: NodeUnderTest) -> None:
+    more = {"bios": "ovmf"} if Path("/usr/share/OVMF").exists() else {}
+    more |= {"tpmstate0": "local:1,version=v2.0"} if shutil.which("swtpm") else {}
     path = made(
         node, 100, scsi0="local:1,format=qcow2", scsi1="local:1,format=raw", efidisk0="local:1,format=qcow2",
-        ide2="none,media=cdrom", scsihw="virtio-scsi-single",
+        ide2="none,media=cdrom", scsihw="virtio-scsi-single", scsi2="local:1,format=qcow2,ro=1", **more,
     )  # fmt: skip
     names = {
         k: v.split(",")[0].split(":")[1] for k, v in node.must("GET", f"{path}/config").items() if "vm-100" in str(v)
     }
     fill(images(node) / names["scsi0"], 1, 8)
     fill(images(node) / names["scsi1"], 2, 8)
+    fill(images(node) / names["scsi2"], 3, 1)
     assert ended(node, node.must("POST", f"{path}/status/start"))[0] == "OK"
     status, log = ended(node, node.must("POST", f"{path}/clone", newid=101, full=1))
     assert status == "OK", log
@@ -192,9 +195,10 @@ def test_clone_and_clone_of_a_snapshot_while_it_runs(node: NodeUnderTest) -> Non
     assert node.must("GET", f"{path}/status/current")["qmpstatus"] == "running"
     config = node.must("GET", f"{BASE}/101/config")
     assert config["ide2"] == "none,media=cdrom"
-    volumes = {k: config[k].split(",")[0].split(":")[1] for k in ("scsi0", "scsi1", "efidisk0")}
+    volumes = {k: config[k].split(",")[0].split(":")[1] for k in ("scsi0", "scsi1", "scsi2", "efidisk0")}
     check(images(node) / volumes["scsi0"], 1, 8)
     check(images(node) / volumes["scsi1"], 2, 8)
+    check(images(node) / volumes["scsi2"], 3, 1)
     assert (images(node) / volumes["scsi1"]).stat().st_blocks * 512 < 64 << 20, "holes stay holes"
     assert ended(node, node.must("POST", f"{BASE}/101/status/start"))[0] == "OK", "the clone is a guest"
     status, log = ended(node, node.must("POST", f"{path}/clone", newid=102, full=1, format="raw", bwlimit=1 << 20))

@@ -93,9 +93,9 @@ async def plan_clone(guests: Guests, vmid: int, want: CloneRequest) -> Args:
 
 
 def attached_drives(guests: Guests, vmid: int) -> dict[str, str]:
-    """Volume → drive of everything that the guest's hypervisor has open and can copy."""
+    """Volume → drive of everything that the guest's hypervisor has open for writing and can copy."""
     drives = read_drives(guests.run_record(vmid).config)
-    return {d.volid: d.key for d in drives if d.volid is not None and d.bus != "tpmstate"}
+    return {d.volid: d.key for d in drives if d.volid is not None and d.bus != "tpmstate" and not d.read_only}
 
 
 async def _plan_copy(guests: Guests, namer: Namer, drive: Drive, want: CloneRequest) -> Planned:
