@@ -157,7 +157,6 @@ async def clone_guest(call: Call) -> str:
     want = clone.CloneRequest(
         params["newid"], params.get("name"), params.get("description"), params.get("snapname"), params.get("storage"),
         params.get("format"), params.get("full"), params.get("pool"), params.get("target"),
-        int(params.get("bwlimit") or 0) * 1024,
     )  # fmt: skip
     guest = guests.get(params["vmid"])
     storages = {want.storage} if want.storage else {v.partition(":")[0] for v in named_by(guests, guest)}

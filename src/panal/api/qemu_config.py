@@ -21,6 +21,7 @@ from panal.guests.configure import configure, configure_task
 from panal.guests.model import Guest
 from panal.guests.move_disk import move_disk as move
 from panal.guests.resize import resize as grow
+from panal.storage.limits import copy_limit_bytes_s
 
 routes = Routes("vm")
 
@@ -174,7 +175,7 @@ async def unlink(call: Call) -> None:
         Param("storage", "string", "Where to.", format="pve-storage-id"),
         Param("format", "string", "Format of the copy; as the source's when the storage can.", enum=("raw", "qcow2", "vmdk")),
         Param("delete", "boolean", "Remove the source; otherwise it stays as unused.", default=False),
-        Param("bwlimit", "integer", "Limit in KiB/s (not kept yet).", minimum=0),
+        Param("bwlimit", "integer", "Most KiB a second to copy with; 0 is no limit.", minimum=0),
         Param("target-vmid", "integer", "Give the disk to another machine (not supported yet).", format="pve-vmid",
               minimum=100, maximum=999_999_999),
         Param("target-disk", "string", "Drive of the other machine.", enum=(*DRIVE_NAMES, *UNUSED_NAMES)),
@@ -193,9 +194,13 @@ async def move_vm_disk(call: Call) -> str:
     if "storage" not in p:
         raise BadInput("storage", "name the storage to move the disk to")
     call.require(f"/storage/{p['storage']}", "Datastore.AllocateSpace")
+    source = str(call.services.guests.get(p["vmid"]).config.get(p["disk"], "")).partition(":")[0]
+    limit = copy_limit_bytes_s(
+        call.services.storages, {source, p["storage"]}, "move", p.get("bwlimit"), override=call.has("/", "Sys.Modify")
+    )
     return await move(
         call.services.guests, p["vmid"], p["disk"], p["storage"], call.rights.userid,
-        fmt=p.get("format"), delete=p.get("delete", False), digest=p.get("digest"),
+        fmt=p.get("format"), delete=p.get("delete", False), digest=p.get("digest"), limit_bytes_s=limit,
     )  # fmt: skip
 
 

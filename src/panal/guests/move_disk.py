@@ -16,6 +16,7 @@ from panal.guests.config.wish import Wish
 from panal.guests.context import Guests, queue_of
 from panal.guests.making import choose_format, image_driver
 from panal.guests.model import Guest
+from panal.guests.progress import Meter
 from panal.guests.record import diff, state_of, store_step, unnamed
 from panal.guests.volumes import Namer, Planned, allocate_step, free_step, split
 from panal.storage.drivers.base import StorageDriver
@@ -27,13 +28,14 @@ KIND: Final = "move_disk"
 
 async def move_disk(
     guests: Guests, vmid: int, key: str, storage: str, user: str, *,
-    fmt: str | None = None, delete: bool = False, digest: str | None = None,
+    fmt: str | None = None, delete: bool = False, digest: str | None = None, limit_bytes_s: int = 0,
 ) -> str:  # fmt: skip
     """Move as a task; returns its UPID. BadInput on `disk`, `storage`, `format`; Unsupported for a running guest's disk."""
     await plan_move(guests, vmid, key, storage, fmt, delete, digest)
 
     async def body(task: Task) -> None:
-        args = await plan_move(guests, vmid, key, storage, fmt, delete, digest)
+        plan = await plan_move(guests, vmid, key, storage, fmt, delete, digest)
+        args = {**plan, "limit_bytes_s": limit_bytes_s}
         task.log(f"{key}: copying {args['source']} to {args['target']['storage']}:{args['target']['name']}")
         await guests.tasks.operate(task, KIND, args)
 
@@ -119,7 +121,9 @@ def build_move(guests: Guests, args: Args) -> Sequence[Step]:
     storage, name = split(str(args["source"]))
 
     async def fill(driver: StorageDriver) -> None:
-        await (await guests.storages.usable(storage)).copy(name, driver, target.name, target.fmt)
+        source, meter = await guests.storages.usable(storage), Meter(guests.clock, target.key, target.size)
+        limit = int(args.get("limit_bytes_s", 0))
+        await source.copy(name, driver, target.name, target.fmt, None, meter.share, limit_bytes_s=limit)
 
     return [
         allocate_step(guests, vmid, target, fill),

@@ -81,7 +81,7 @@ async def test_copy_between_formats(driver, fmt, target_fmt):
     await write(driver, name, 9, MIB)
     target = driver.image_name(200, "vm-200-disk-0", target_fmt)
     seen: list[float] = []
-    await driver.copy(name, driver, target, target_fmt, progress=seen.append)
+    await driver.copy(name, driver, target, target_fmt, progress=seen.append, limit_bytes_s=1 << 40)
     assert (await driver.info(target)).size == 8 * MIB and seen[-1] == 1.0
     await verify(driver, target, 9, MIB)
     with pytest.raises(Conflict):
