@@ -52,7 +52,7 @@ OPTION_KEYS: Final = (
     Key("protection", "boolean", "Refuse to remove the guest or its disks.", (OPTIONS,), default=False, live=True),
     Key("agent", "string", "Whether the guest runs the QEMU guest agent, and what it is used for.", (OPTIONS,),
         schema=AGENT_SCHEMA,
-        note="the port exists; nothing calls the agent yet"),
+        note="so far only a clone of a running guest uses it: file systems are frozen for its instant"),
     Key("ostype", "string", "Operating system of the guest: sets fitting defaults.", (OPTIONS,), default="other",
         enum=("other", "wxp", "w2k", "w2k3", "w2k8", "wvista", "win7", "win8", "win10", "win11", "l24", "l26",
         "solaris")),
