@@ -9,7 +9,7 @@ KEYS = ("name", "description", "cores", "memory", "cpulimit", "cpuunits", "tags"
 
 
 def test_changes_without_digest_lose_no_key(node: NodeUnderTest, soak) -> None:
-    """Planted fault: `configure` that writes back the configuration it read first, without comparing revisions."""
+    """Planted fault: `configure` that takes no turn and writes back what its plan was made from."""
     done(node, "POST", "/nodes/n1/qemu", vmid=500)
     path = "/nodes/n1/qemu/500/config"
     rounds = soak("rounds of 8 clients that change one configuration without digest: keys lost", small=3, big=300)

@@ -1,7 +1,7 @@
 """Real daemons that die while they work, and guests that come and go a lot of times: nothing leaks, nothing is lost.
 
 The store of the fake hypervisor is as real as its storage (`dir`, qemu-img); its guests die with their daemon.
-Planted faults, each seen red: an `allocate_step` without undo; `boot.settle` that lets go of no claim.
+Planted faults, each seen red within ten rounds: an `allocate_step` without undo; `boot.settle` that lets go of no claim.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from panal.core.frames import BadFrame
 from tests.conftest import Soak
 from tests.daemon_under_test import NodeUnderTest
 from tests.storm import assert_whole, descriptors, done, ended, memory_mib, qemus, records, running, together
@@ -71,13 +73,17 @@ def storm(node: NodeUnderTest, rounds: int, longest_s: float, seed: int) -> int:
     chance = random.Random(seed)
     base = f"/nodes/{node.node}/qemu"
 
-    def ask() -> None:
-        verb, path, params = asked(node, chance)
-        with contextlib.suppress(OSError, ValueError, EOFError):  # it dies while we wait
-            node.admin(verb, path, **params)
+    def ask(own: random.Random) -> None:
+        with contextlib.suppress(OSError, BadFrame):  # until it dies while we wait
+            while True:
+                verb, path, params = asked(node, own)
+                node.admin(verb, path, **params)
 
     for number in range(rounds):
-        together(*[ask] * 3, lambda: _kill(node, chance.random() * longest_s))
+        together(
+            *(partial(ask, random.Random(chance.random())) for _ in range(3)),
+            lambda: _kill(node, chance.random() * longest_s),
+        )
         node.start_daemon()
         try:
             assert_whole(node)
@@ -160,7 +166,7 @@ def traces(node: NodeUnderTest) -> dict[str, object]:
 
 
 def test_starts_and_stops_leave_nothing(qemu_node: NodeUnderTest, soak: Soak) -> None:
-    """Planted fault: a monitor's socket that is not closed at a guest's end."""
+    """Planted fault: `Process` that is not closed at a guest's end (one descriptor each)."""
     assert qemu_node.daemon is not None
     base = f"/nodes/{qemu_node.node}/qemu"
     net = "virtio"
