@@ -20,20 +20,17 @@ class Mutant:
         return f"{self.file}: {self.old.strip()[:60]!r} → {self.new.strip()[:60]!r}"
 
 
+# below tests/; the most likely ones first
 TESTS = {
-    "guests/claims.py": "tests/unit/guests/test_claims.py tests/unit/guests/test_start.py tests/unit/guests/test_boot.py",
-    "guests/boot.py": "tests/unit/guests/test_boot.py tests/unit/guests/test_crash.py",
-    "guests/nextid.py": "tests/unit/guests/test_verbs.py tests/api/test_together.py",
-    "guests/configure.py": "tests/unit/guests/test_configure.py tests/api/test_together.py",
-    "tasks/steps.py": "tests/unit/tasks/test_steps.py tests/unit/tasks/test_runner.py",
-    "api/permission.py": "tests/unit/api tests/api/test_matrix.py tests/api/access",
-    "cluster/store/sqlite.py": "tests/contract/store tests/unit/cluster/test_mirror.py",
-    "cluster/store/sealed.py": "tests/unit/cluster tests/contract/store",
-    "access/tickets.py": "tests/unit/access/test_authenticate.py tests/unit/access/test_login.py",
-    "access/audit.py": "tests/unit/access/test_audit.py",
-    "access/rights.py": "tests/unit/access/test_rights.py",
-    "storage/image_header.py": "tests/unit/storage/test_images.py",
-    "storage/drivers/dir/layout.py": "tests/unit/storage/test_layout.py tests/contract/storage",
+    "guests/claims.py": "unit/guests/test_claim_decisions.py unit/guests/test_claims.py unit/guests/test_start.py",
+    "guests/boot.py": "unit/guests/test_boot.py unit/guests/test_crash.py",
+    "tasks/steps.py": "unit/tasks/test_steps_order.py unit/tasks/test_steps.py unit/tasks/test_runner.py",
+    "api/permission.py": "unit/api api/test_matrix.py api/access",
+    "cluster/store/sqlite.py": "contract/store unit/cluster/test_mirror.py",
+    "access/tickets.py": "unit/access/test_tickets.py unit/access/test_authenticate.py unit/access/test_login.py",
+    "access/audit.py": "unit/access/test_audit.py",
+    "access/rights.py": "unit/access/test_rights.py",
+    "storage/image_header.py": "unit/storage/test_images.py",
 }
 
 
@@ -157,5 +154,48 @@ MUTANTS = [
         ("(alternative is not None and alternative in have)", "alternative is not None"),
         ('        if may("/access/groups"):\n            return\n', "        return\n"),
         ('rf"{root}/[^/]"', 'rf"{root}"'),
+    ),
+    *_of(
+        "guests/boot.py",
+        ("await guests.driver.stop(running.vmid)", "pass"),
+        ("if claim.free or claim.node != guests.node:", "if claim.free:"),
+        ("new = new or claims.decide_release(claim, guests.incarnation, claim.epoch)", "pass"),
+        ("checks.append(claim.check(vmid))", "pass"),
+        (
+            "if ops and not (await guests.store.txn(checks, ops)).ok:",
+            "if ops and not (await guests.store.txn([], ops)).ok:",
+        ),
+        ("await guests.driver.stop(vmid)  # reaps", "pass  # reaps"),
+    ),
+    *_of(
+        "access/audit.py",
+        ("if chain(str(prev), record) != digest:", "if False:"),
+        ("if head is not None and prev != head:", "if False:"),
+        ('record["what"] != "torn" or ', ""),
+        (' or record["params"].get("sha256") != hashlib.sha256(pending).hexdigest()', ""),
+    ),
+    *_of(
+        "access/rights.py",
+        ("if self._base is None or not own:", "if True:"),
+        ('if path.count("/") > DEPTH_LIMIT:', "if False:"),
+        ("if not roles or NO_ACCESS in roles:", "if not roles:"),
+        ("found.get(priv, False) or propagates", "propagates"),
+        ("own[p] and base[p] for p in own", "own[p] for p in own"),
+        ("{role: False for pool in pools", "{role: True for pool in pools"),
+        ("if level and level[1]:", "if level:"),
+        ("if self.is_root:\n            return _EVERYTHING\n", ""),
+    ),
+    *_of(
+        "storage/image_header.py",
+        ("    if backing:\n", "    if False:\n"),
+        ("if incompatible & 4:", "if False:"),
+        ("if incompatible & 2:", "if False:"),
+        ("if incompatible & ~0b11111:", "if False:"),
+        ("    if crypt:\n", "    if False:\n"),
+        ("if not 9 <= bits <= 21 or size > _MAX_SIZE:", "if not 9 <= bits <= 21:"),
+        ("if not 104 <= length <= 1 << bits:", "if not 104 <= length:"),
+        ("if extra > 1024:", "if False:"),
+        ('out["names_other"] = "extents"', "pass"),
+        ("except (Broken, struct.error, OverflowError, OSError)", "except Broken"),
     ),
 ]
