@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -132,3 +135,39 @@ def test_the_service_manager_is_told():
                 assert (own.stop_daemon(), manager.recv(100)) == (0, b"STOPPING=1")
     finally:
         shutil.rmtree(directory)
+
+
+_RUN = """
+import time
+from tests.daemon_under_test import NodeUnderTest
+
+node = NodeUnderTest()
+print(node.daemon.pid, node.web.pid, node.dir, flush=True)
+time.sleep(600)
+"""
+
+
+def test_nothing_outlives_a_killed_test_run():
+    """Planted fault, as found: the change of uid clears what the parent asked for, and panal-web stays."""
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}"}
+    with subprocess.Popen([sys.executable, "-c", _RUN], env=env, cwd=root, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        daemon, web, directory = run.stdout.readline().split()
+        try:
+            assert _status(int(web))["Uid"].split()[0] != "0"
+            run.kill()
+            run.wait(30)
+            wait_for(lambda: not any(_lives(int(pid)) for pid in (daemon, web)))
+        finally:
+            for pid in (daemon, web):
+                if _lives(int(pid)):
+                    os.kill(int(pid), signal.SIGKILL)
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return _status(pid)["State"][0] != "Z"
+    except FileNotFoundError:
+        return False

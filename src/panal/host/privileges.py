@@ -13,6 +13,8 @@ from typing import Final
 
 from panal.core.errors import Failed
 
+_PR_SET_PDEATHSIG: Final = 1
+_PR_GET_PDEATHSIG: Final = 2
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _VERSION_3: Final = 0x20080522
@@ -87,7 +89,11 @@ def keep_capabilities(numbers: frozenset[int], *, children: bool = True) -> None
 
 
 def become(user: Account) -> None:
-    """From root to an ordinary user without any capability, for good. Raises Failed."""
+    """From root to an ordinary user without any capability, for good. Raises Failed.
+
+    Who started the process may have asked that it ends with him (tests do, by PR_SET_PDEATHSIG): that stays so.
+    """
+    parent, signal = os.getppid(), _death_signal()
     keep_capabilities(frozenset({DAEMON_CAPABILITIES["SETGID"], DAEMON_CAPABILITIES["SETUID"]}), children=False)
     try:
         os.setgroups([])
@@ -100,3 +106,13 @@ def become(user: Account) -> None:
         raise Failed(f"cannot set no_new_privs: {os.strerror(ctypes.get_errno())}")
     if os.getresuid() != (user.uid,) * 3:
         raise Failed(f"the process still has other rights than those of {user.name}")
+    if signal:  # the change of uid cleared it
+        libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal)
+
+
+def _death_signal() -> int:
+    found = ctypes.c_int(0)
+    ctypes.CDLL(None).prctl(_PR_GET_PDEATHSIG, ctypes.byref(found), 0, 0, 0)
+    return found.value
