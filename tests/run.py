@@ -232,9 +232,12 @@ def _pytest(stage: Stage, rest: list[str], outcome: Outcome) -> None:
 def note_reliability(lines: list[str]) -> None:
     """One row per name in docs/reliability.md: those counted now replace their older selves, the others stay."""
     page = TOP / "docs/reliability.md"
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=TOP, capture_output=True, text=True, check=False
-    ).stdout.strip()
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=TOP, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", ":!docs/reliability.md")  # the page itself is no change
+    commit = (git("rev-parse", "--short=10", "HEAD") or "unknown") + (" and changes" if changed else "")
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     counted: dict[str, dict[str, Any]] = {}
     for row in map(json.loads, lines):
@@ -245,7 +248,7 @@ def note_reliability(lines: list[str]) -> None:
     text, rule, table = page.read_text().partition("|---|---|---|---|---|---|\n")
     rows = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("|")}
     for what, row in counted.items():
-        cells = (what, f"{row['count']:,}", row["failures"], row["note"], when, commit or "unknown")
+        cells = (what, f"{row['count']:,}", row["failures"], row["note"], when, commit)
         rows[what] = f"| {' | '.join(map(str, cells))} |"
     page.write_text(text + rule + "".join(f"{rows[what]}\n" for what in sorted(rows)))
 
