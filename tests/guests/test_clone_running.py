@@ -100,6 +100,22 @@ async def test_a_qemu_that_hangs_is_cleared_when_it_answers_again(rig: Rig, monk
     assert not [f for f in await guest.call("query-fdsets") if any(fd.get("opaque") for fd in f["fds"])]
 
 
+async def test_a_job_that_was_taken_away_is_no_copy(rig: Rig):
+    """Planted fault: no job left counts as all jobs ready, and the half copy as a whole one."""
+    disk = rig.disk("a")
+    fill(rig.path(disk), 1, 16)
+    await rig.start({"scsi0": disk})
+    begun = asyncio.Event()
+    target = CopyTarget("qcow2", os.open(rig.path(rig.disk("b")), os.O_RDWR | os.O_CLOEXEC))
+    copying = asyncio.create_task(
+        rig.driver.copy_disks(100, {"scsi0": target}, lambda done, total: begun.set(), limit_bytes_s=1024)
+    )
+    await asyncio.wait_for(begun.wait(), 30)
+    await copies.clear(rig.driver._guests[100])
+    with pytest.raises(Failed, match="try again"):
+        await copying
+
+
 @pytest.mark.root
 async def test_a_full_storage_is_an_error_of_the_copy_and_not_of_the_guest(rig: Rig, guest_disk: Path):
     """The guest writes on. Planted fault: backup jobs instead of mirrors give it I/O errors."""

@@ -76,8 +76,7 @@ async def connect(host: Host, guest: Guest, on_event: Callable[[Event], None], t
         return
     with contextlib.suppress(PanalError):
         await console.free_ports(host.places, guest)
-    with contextlib.suppress(PanalError):
-        await copies.clear(guest)  # of a daemon that died in the middle of one
+    await copies.clear_or_later(guest, timeout_s)  # a daemon may have died in the middle of one
 
 
 def _kill_strays(host: Host, kept: set[int]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ _DISK_S: Final = 60
 _POLL_S: Final = 0.2
 _STALL_S: Final = 60
 """so long no progress: the storage hangs, or the guest writes faster than the copy"""
+_START_S: Final = 3600
+"""so long for making the targets empty, which QEMU does before it counts"""
 _PIECE: Final = 4 << 20
 """bytes that QEMU may copy at once: under a limit the next ones come much later"""
 _TAIL: Final = 256 << 20
@@ -55,16 +57,16 @@ async def copy(
         await _surely(clear(guest))
         try:
             for key, target in targets.items():
-                await _begin(guest, key, target, limit_bytes_s // len(targets))
+                await _begin(guest, key, target, limit_bytes_s and max(1, limit_bytes_s // len(targets)))
             stall_s = _STALL_S + (_PIECE * len(targets) / limit_bytes_s if limit_bytes_s else 0)
-            await _converge(guest, progress, stall_s)
-            await _end(guest, door)
+            await _converge(guest, targets, progress, stall_s)
+            await _end(guest, targets, door)
         except (Unavailable, NotFound) as exc:
             if guest.leaving or guest.ended.is_set():
                 raise Failed(f"VM {guest.vmid} ended while its disks were copied; try again") from exc
             raise
         finally:
-            await _surely(_clear_or_later(guest))
+            await _surely(clear_or_later(guest))
     # QEMU itself did not flush: gigabytes in the page cache would have been written out while the guest stood still
     for target in targets.values():
         await _synced(target.fd)
@@ -77,10 +79,12 @@ async def _synced(fd: int) -> None:
         raise Failed(f"a copied disk could not be written: {exc.strerror}") from exc
 
 
-async def _clear_or_later(guest: Guest) -> None:
+async def clear_or_later(guest: Guest, timeout_s: float | None = None) -> None:
+    """Remove what is ours; from a QEMU that hangs (or is not done within the time) as soon as it answers."""
     try:
-        await clear(guest)
-    except PanalError:
+        async with asyncio.timeout(timeout_s):
+            await clear(guest)
+    except (PanalError, TimeoutError):
         if guest.monitor is None or guest.monitor.closed.is_set():
             return  # the next connection does it
         guest.cleaner = asyncio.create_task(_clear_later(guest), name=f"copies of {guest.vmid}")
@@ -129,9 +133,13 @@ async def _size(guest: Guest, node: str) -> int:
     raise Failed(f"VM {guest.vmid} has no drive {node.removeprefix('drive-')}")
 
 
-async def _jobs(guest: Guest) -> list[dict[str, Any]]:
+async def _jobs(guest: Guest, keys: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """Our jobs. Failed unless they are those of these drives: one that is gone must not count as one that is done."""
     found = await guest.call("query-block-jobs", timeout_s=_DISK_S)
-    return [job for job in found if str(job["device"]).startswith(MARK)]
+    jobs = [job for job in found if str(job["device"]).startswith(MARK)]
+    if keys is not None and {str(job["device"]) for job in jobs} != {f"{MARK}-{key}" for key in keys}:
+        raise Failed(f"the copy of the disks of VM {guest.vmid} was ended by somebody else; try again")
+    return jobs
 
 
 def _complain(jobs: list[dict[str, Any]]) -> None:
@@ -146,22 +154,21 @@ def _complain(jobs: list[dict[str, Any]]) -> None:
             raise Failed(f"copying {job['device']} ended early; look at the storage")
 
 
-async def _converge(guest: Guest, progress: Progress, stall_s: float) -> None:
+async def _converge(guest: Guest, keys: Iterable[str], progress: Progress, stall_s: float) -> None:
     """Until all drives are copied but for what the guest has just written."""
     clock = asyncio.get_running_loop().time
     best, moved_at = None, clock()
     while True:
-        jobs = await _jobs(guest)
+        jobs = await _jobs(guest, keys)
         _complain(jobs)
         done, total = sum(int(j["offset"]) for j in jobs), sum(int(j["len"]) for j in jobs)
         progress(done, total)
         if all(job["ready"] for job in jobs):
             return
         left = total - done
-        # a job that has not begun to count yet has nothing left and is not ready
-        if best is None or left < best or not left:
-            best, moved_at = left or None, clock()
-        elif clock() - moved_at > stall_s:
+        if best is None or left < best or (left and not best):
+            best, moved_at = left, clock()
+        elif clock() - moved_at > (stall_s if left else _START_S):
             if left > _TAIL:
                 raise Failed(
                     f"VM {guest.vmid} writes faster than its disks can be copied, or the storage hangs;"
@@ -171,35 +178,35 @@ async def _converge(guest: Guest, progress: Progress, stall_s: float) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-async def _end(guest: Guest, door: Path) -> None:
+async def _end(guest: Guest, keys: Iterable[str], door: Path) -> None:
     """The instant: everything written is copied, nothing more is written until all copies are cut off."""
-    for job in await _jobs(guest):
+    for job in await _jobs(guest, keys):
         await guest.call("block-job-set-speed", {"device": job["device"], "speed": 0})
-    await _nearly(guest)
+    await _nearly(guest, keys)
     state = await guest.call("query-status")
     async with agent.frozen(door, read.agent(guest.record.config)):
         if state["status"] != "running":  # paused, or asleep: its vCPUs stand still already
-            await _cut(guest)
+            await _cut(guest, keys)
             return
         try:
             await guest.call("stop", timeout_s=_DISK_S)
-            await _cut(guest)
+            await _cut(guest, keys)
         finally:
             await _surely(guest.call("cont", timeout_s=_DISK_S))
 
 
-async def _nearly(guest: Guest) -> None:
+async def _nearly(guest: Guest, keys: Iterable[str]) -> None:
     """Drives that were ready long ago may have been written to since, faster than a limit allowed."""
     end = asyncio.get_running_loop().time() + _SOON_S
     while asyncio.get_running_loop().time() < end:
-        jobs = await _jobs(guest)
+        jobs = await _jobs(guest, keys)
         _complain(jobs)
         if sum(int(j["len"]) - int(j["offset"]) for j in jobs) <= _SOON:
             return
         await asyncio.sleep(_POLL_S)
 
 
-async def _cut(guest: Guest) -> None:
+async def _cut(guest: Guest, keys: Iterable[str]) -> None:
     """End the jobs, the last writes copied: of a ready mirror, cancelling is the way to a whole copy."""
     late = f"the last changes of VM {guest.vmid} could not be copied within {_PAUSE_S} s; look at the storage"
 
@@ -207,20 +214,22 @@ async def _cut(guest: Guest) -> None:
         _complain(jobs)
         return all(job["ready"] for job in jobs)
 
-    await _until(guest, ready, late)
-    for job in await _jobs(guest):
+    await _until(guest, ready, late, keys)
+    for job in await _jobs(guest, keys):
         await guest.call("block-job-cancel", {"device": job["device"]})
-    await _until(guest, _over, late)
-    _complain([job for job in await _jobs(guest) if job.get("error")])
+    await _until(guest, _over, late, keys)
+    _complain([job for job in await _jobs(guest, keys) if job.get("error")])
 
 
 def _over(jobs: list[dict[str, Any]]) -> bool:
     return all(job["status"] == "concluded" for job in jobs)
 
 
-async def _until(guest: Guest, done: Callable[[list[dict[str, Any]]], bool], late: str) -> None:
+async def _until(
+    guest: Guest, done: Callable[[list[dict[str, Any]]], bool], late: str, keys: Iterable[str] | None = None
+) -> None:
     end = asyncio.get_running_loop().time() + _PAUSE_S
-    while not done(await _jobs(guest)):
+    while not done(await _jobs(guest, keys)):
         if asyncio.get_running_loop().time() > end:
             raise Failed(late)
         await asyncio.sleep(0.02)
