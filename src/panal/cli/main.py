@@ -7,7 +7,7 @@ standard error and an exit code (`exit_codes.py`).
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -16,6 +16,8 @@ from panal.cli.commands import COMMANDS, NOUNS
 from panal.cli.session import Session
 from panal.client.connection import ApiError
 from panal.core.errors import PanalError
+
+_FLAGS: Final = ("--json", "--no-wait", "--yes", "-y", "--insecure")
 
 
 class _Noun(click.Group):
@@ -54,6 +56,12 @@ def _extra(noun: str | None) -> dict[str, click.Command]:
 
 class _Panal(click.Group):
     """The nouns, and what stands for itself."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Flags of the whole program may stand anywhere: fingers type `panal vm list --json`."""
+        end = args.index("--") if "--" in args else len(args)
+        flags = [word for word in args[:end] if word in _FLAGS]
+        return super().parse_args(ctx, [*flags, *(w for w in args[:end] if w not in _FLAGS), *args[end:]])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Nouns first."""

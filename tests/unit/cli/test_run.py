@@ -28,8 +28,8 @@ def test_a_table_for_people(fake_node, panal):
 
 
 def test_json_for_programs(fake_node, panal):
-    result = panal("--json", "vm", "list")
-    assert json.loads(result.output)[0]["mem"] == 2**30
+    for words in (("--json", "vm", "list"), ("vm", "list", "--json"), ("vm", "--json", "list")):
+        assert json.loads(panal(*words).output)[0]["mem"] == 2**30
 
 
 def test_a_guest_is_found_by_its_number_alone(fake_node, panal):
