@@ -2,7 +2,8 @@
 
 Each connection carries one request at a time. The peer is checked by the kernel's word (SO_PEERCRED) before a byte is read:
 web's door opens for root, our own uid and the uid of panal-web; the administrator's for root and our own uid, and whoever
-comes through it is root@pam. Connections are bounded; a handler goes on when its caller hangs up.
+comes through it is root@pam. Connections are bounded, each door's by itself, so that web cannot lock the administrator out; a
+handler goes on when its caller hangs up.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from panal.core.frames import BadFrame
 
 MAX_CONNECTIONS: Final = 512
 STALLED_S: Final = 60.0
+RETRY_S: Final = 0.1
 _log = structlog.get_logger("server")
 
 
@@ -54,12 +56,20 @@ class Server:
 
     async def _accept(self, listening: socket.socket, local: bool, uids: frozenset[int]) -> None:
         loop = asyncio.get_running_loop()
+        here: set[asyncio.Task[None]] = set()
         while True:
-            sock, _ = await loop.sock_accept(listening)
-            if _peer_uid(sock) not in uids or len(self._busy) >= MAX_CONNECTIONS:
+            try:
+                sock, _ = await loop.sock_accept(listening)
+            except OSError as exc:  # out of descriptors, or the caller was gone already: the door stays open
+                _log.warning("cannot accept", error=str(exc))
+                await asyncio.sleep(RETRY_S)
+                continue
+            if _peer_uid(sock) not in uids or len(here) >= MAX_CONNECTIONS:
                 sock.close()
                 continue
             task = asyncio.create_task(self._serve(Channel(sock), local))
+            here.add(task)
+            task.add_done_callback(here.discard)
             self._busy.add(task)
             task.add_done_callback(self._busy.discard)
 
