@@ -205,6 +205,8 @@ class Dispatcher:
         if isinstance(data, Console):
             answer = model.Answer(101, "Switching Protocols", step="socket", terminal=data.terminal)
             return Reply(answer, b"", [data.descriptor])
+        if isinstance(data, list) and len(data) > encode.SLICE_ROWS:
+            data = await encode.sliced(data)
         return Reply(*encode.success(kind, data, call.extras, call.etag))
 
     async def _audit(self, work: _Work, status: int, message: str) -> None:

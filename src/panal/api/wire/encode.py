@@ -8,6 +8,7 @@ png      the picture; errors as in json
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import html
 import re
@@ -20,6 +21,7 @@ from panal.api.errors import Failure
 from panal.api.wire.model import CONTENT_TYPES, Answer, Format
 from panal.api.wire.values import Encoded, Picture
 
+SLICE_ROWS: Final = 1000
 _REASON_BYTES: Final = 400
 _NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _encoder = msgspec.json.Encoder()
@@ -47,6 +49,15 @@ def reason(message: str) -> str:
     """A message as reason phrase: one line, latin-1, bounded. Nobody can put a header in there (attack row 4)."""
     line = _NOT_PRINTABLE.sub(" ", message).strip().encode("latin-1", "replace")[:_REASON_BYTES]
     return line.decode("latin-1") or "Error"
+
+
+async def sliced(rows: list[Any]) -> Encoded:
+    """A long list as JSON, a slice at a time, so that others get their turn in between (design D10: 10,000 rows take 17 ms)."""
+    parts: list[bytes] = []
+    for at in range(0, len(rows), SLICE_ROWS):
+        parts.append(_encoder.encode(plain(rows[at : at + SLICE_ROWS]))[1:-1])
+        await asyncio.sleep(0)
+    return Encoded(b"[" + b",".join(parts) + b"]")
 
 
 def success(kind: Format, data: Any, extras: Mapping[str, Any], etag: str | None) -> tuple[Answer, bytes]:
