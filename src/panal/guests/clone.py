@@ -102,7 +102,8 @@ async def _plan_copy(guests: Guests, namer: Namer, drive: Drive, want: CloneRequ
     storage, name = split(drive.volid or "")
     source = await guests.storages.usable(storage)
     target = source if want.storage is None else image_driver(guests, want.storage, "storage")
-    fmt = choose_format(target, want.fmt, source.source(name).format, "format")
+    wanted = "raw" if drive.bus == "tpmstate" else want.fmt  # swtpm takes nothing else
+    fmt = choose_format(target, wanted, source.source(name).format, "format")
     size = (await source.info(name)).size
     return Planned(drive.key, target.id, await namer.disk(target.id, fmt), fmt, size)
 

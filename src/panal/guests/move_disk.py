@@ -79,7 +79,7 @@ async def plan_move(
         raise BadInput("disk", f"volume '{drive.volid}' of {key} does not exist") from exc
     present = source.source(source_name).format
     target = image_driver(guests, storage, "storage")
-    chosen = choose_format(target, fmt, present, "format")
+    chosen = choose_format(target, "raw" if drive.bus == "tpmstate" else fmt, present, "format")
     if storage == source_storage and chosen == present:
         raise BadInput("storage", "you can't move to the same storage with same format")
     state = state_of(guests, guest)

@@ -275,6 +275,16 @@ async def test_a_running_guest_is_cloned_by_its_hypervisor(world: World) -> None
         assert_tidy(world, node)
 
 
+async def test_the_state_of_a_tpm_stays_raw(world: World) -> None:
+    async with world.boot() as node:
+        await made(node, tpmstate0="local:1,version=v2.0")
+        await node.ok(await clone(node.guests, 100, CloneRequest(101, fmt="qcow2"), USER))
+        config = node.guests.get(101).config
+        assert ".raw," in config["tpmstate0"]
+        assert ".qcow2," in config["scsi0"]
+        assert_tidy(world, node)
+
+
 async def test_template_is_cloned_and_never_started(world: World) -> None:
     async with world.boot() as node:
         guests = node.guests

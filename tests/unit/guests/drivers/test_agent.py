@@ -99,6 +99,19 @@ async def test_an_agent_that_is_not_there_costs_one_wait(inside: Inside) -> None
         assert not done
 
 
+async def test_a_guest_that_a_dead_daemon_left_frozen_is_thawed(inside: Inside) -> None:
+    """Planted fault: asking once, while the guest was still paused."""
+    inside.answers["guest-fsfreeze-thaw"] = None
+    asking = asyncio.create_task(agent.thaw(inside.door, ON))
+    while not inside.asked:
+        await asyncio.sleep(0.01)
+    inside.answers.clear()
+    await asyncio.wait_for(asking, 30)
+    assert inside.asked == ["thaw", "thaw"]
+    await agent.thaw(inside.door, Agent(False))
+    assert inside.asked == ["thaw", "thaw"]
+
+
 async def test_cancelled_while_it_waits_for_the_answer(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent, "FREEZE_S", 60)
     inside.answers["guest-fsfreeze-freeze"] = None

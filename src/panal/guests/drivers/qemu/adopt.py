@@ -76,7 +76,7 @@ async def connect(host: Host, guest: Guest, on_event: Callable[[Event], None], t
         return
     with contextlib.suppress(PanalError):
         await console.free_ports(host.places, guest)
-    await copies.clear_or_later(guest, timeout_s)  # a daemon may have died in the middle of one
+    await copies.take_over(guest, host.places.directory(guest.vmid) / "agent", timeout_s)
 
 
 def _kill_strays(host: Host, kept: set[int]) -> None:

@@ -19,6 +19,7 @@ from panal.guests.config.read import Agent
 
 FREEZE_S: Final = 5
 THAW_S: Final = 10
+_TRIES: Final = 6
 _LIMIT: Final = 1 << 16
 _TROUBLE: Final = (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
@@ -50,10 +51,23 @@ async def frozen(door: Path, wanted: Agent) -> AsyncIterator[bool]:
             await asyncio.shield(thawing)
 
 
-async def _thaw(door: Path) -> None:
-    with contextlib.suppress(*_TROUBLE):
+async def thaw(door: Path, wanted: Agent) -> None:
+    """After a daemon that died, maybe while they were frozen: until the agent has answered, or a few times in vain."""
+    if wanted.enabled and wanted.freeze_fs:
+        for _ in range(_TRIES):
+            if await _thaw(door):
+                return
+            await asyncio.sleep(THAW_S)
+
+
+async def _thaw(door: Path) -> bool:
+    """Whether it answered."""
+    try:
         async with asyncio.timeout(THAW_S):
             await _ask(door, "guest-fsfreeze-thaw")
+    except _TROUBLE:
+        return False
+    return True
 
 
 async def _sync(door: Path) -> None:

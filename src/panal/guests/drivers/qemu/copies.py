@@ -29,6 +29,7 @@ from panal.host.threads import whole
 
 MARK: Final = "panal-copy"
 _DISK_S: Final = 60
+_QMP_S: Final = 5
 _POLL_S: Final = 0.2
 _STALL_S: Final = 60
 """so long no progress: the storage hangs, or the guest writes faster than the copy"""
@@ -135,7 +136,7 @@ async def _size(guest: Guest, node: str) -> int:
 
 async def _jobs(guest: Guest, keys: Iterable[str] | None = None) -> list[dict[str, Any]]:
     """Our jobs. Failed unless they are those of these drives: one that is gone must not count as one that is done."""
-    found = await guest.call("query-block-jobs", timeout_s=_DISK_S)
+    found = await guest.call("query-block-jobs", timeout_s=_QMP_S if keys is None else _DISK_S)
     jobs = [job for job in found if str(job["device"]).startswith(MARK)]
     if keys is not None and {str(job["device"]) for job in jobs} != {f"{MARK}-{key}" for key in keys}:
         raise Failed(f"the copy of the disks of VM {guest.vmid} was ended by somebody else; try again")
@@ -233,6 +234,17 @@ async def _until(
         if asyncio.get_running_loop().time() > end:
             raise Failed(late)
         await asyncio.sleep(0.02)
+
+
+async def take_over(guest: Guest, door: Path, timeout_s: float) -> None:
+    """At a new connection: what a daemon that died left. Its guest may be frozen, which only the agent can end."""
+    try:
+        left = bool(await _jobs(guest))
+    except PanalError:
+        return
+    await clear_or_later(guest, timeout_s)
+    if left and guest.thawer is None:
+        guest.thawer = asyncio.create_task(agent.thaw(door, read.agent(guest.record.config)), name=f"thaw {guest.vmid}")
 
 
 async def clear(guest: Guest) -> None:

@@ -230,7 +230,7 @@ class QemuDriver:
         """See GuestDriver."""
         guests, self._guests = list(self._guests.values()), {}
         for guest in guests:
-            for task in (guest.watcher, guest.teller, guest.probe, guest.cleaner):
+            for task in (guest.watcher, guest.teller, guest.probe, guest.cleaner, guest.thawer):
                 if task is not None:
                     task.cancel()
                     with contextlib.suppress(asyncio.CancelledError):

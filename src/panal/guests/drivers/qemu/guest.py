@@ -39,6 +39,8 @@ class Guest:
     """held by the copy of its drives"""
     cleaner: asyncio.Task[None] | None = None
     """waits for a QEMU that hangs to take back what a copy left (copies.py)"""
+    thawer: asyncio.Task[None] | None = None
+    """asks the guest's agent to thaw what an earlier daemon may have frozen"""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """set when the last trace is cleaned up"""
     cpu_seen: tuple[float, float] | None = None

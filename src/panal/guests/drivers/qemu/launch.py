@@ -95,7 +95,7 @@ async def discard(host: Host, guest: Guest) -> None:
     for session in guest.sessions.values():
         session.close()
     guest.sessions.clear()
-    for waiting in (guest.probe, guest.cleaner):
+    for waiting in (guest.probe, guest.cleaner, guest.thawer):
         if waiting is not None:
             waiting.cancel()
     await guest.process.kill(10)
