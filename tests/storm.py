@@ -5,6 +5,7 @@ Looks at the machine itself (files, processes, the store's file), not at what th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -81,8 +82,8 @@ def assert_whole(node: NodeUnderTest) -> None:
     snapshots: dict[str, set[str]] = {}
     for vmid, value in configs.items():
         assert value.get("lock") is None and "op" not in value, value
-        mine = _volumes(value["config"])
-        referenced |= mine
+        referenced |= _volumes(value["config"])
+        referenced |= _volumes({key: text for key, text in value.get("pending", {}).items() if text})
         for key, snap in guests.items():
             if key.startswith(f"guest/{vmid}/snapshot/"):
                 assert not snap.get("state"), snap
@@ -125,7 +126,12 @@ def running(node: NodeUnderTest) -> dict[int, int]:
 
 def qemus(node: NodeUnderTest) -> Sequence[tuple[int, str]]:
     """Processes below the node's run directory, and where their messages go."""
-    return [(pid, said) for pid, said in node.guest_processes() if "qemu-system" in os.readlink(f"/proc/{pid}/exe")]
+    found = []
+    for pid, said in node.guest_processes():
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if "qemu-system" in os.readlink(f"/proc/{pid}/exe"):
+                found.append((pid, said))
+    return found
 
 
 def memory_mib(pid: int) -> int:

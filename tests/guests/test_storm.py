@@ -25,6 +25,7 @@ from tests.daemon_under_test import NodeUnderTest
 from tests.storm import assert_whole, descriptors, done, ended, memory_mib, qemus, records, running, together
 
 pytestmark = [pytest.mark.real]
+QCOW2 = "local:1,format=qcow2"
 SMALL = {"memory": "32", "cpu": "qemu64"}
 
 
@@ -50,14 +51,14 @@ def asked(node: NodeUnderTest, chance: random.Random) -> tuple[str, str, dict[st
     vmid, new = chance.choice([100, 101, 102]), chance.choice([101, 102, 103])
     snap = f"{base}/{vmid}/snapshot"
     choices: list[tuple[str, str, dict[str, object]]] = [
-        ("POST", base, {"vmid": vmid, "scsi0": "local:1", "virtio1": "local:1,format=raw", **SMALL}),
-        ("POST", base, {"vmid": new, "scsi0": "local:1", "efidisk0": "local:1", **SMALL}),
+        ("POST", base, {"vmid": vmid, "scsi0": QCOW2, "virtio1": "local:1", **SMALL}),
+        ("POST", base, {"vmid": new, "scsi0": QCOW2, "efidisk0": "local:1,format=qcow2", **SMALL}),
         ("POST", f"{base}/{vmid}/clone", {"newid": new, "full": 1}),
         ("POST", snap, {"snapname": chance.choice(["s1", "s2"])}),
         ("DELETE", f"{snap}/{chance.choice(['s1', 's2'])}", {}),
         ("POST", f"{snap}/s1/rollback", {}),
         ("DELETE", f"{base}/{vmid}", {}),
-        ("POST", f"{base}/{vmid}/config", {"scsi2": "local:1", "cores": 2}),
+        ("POST", f"{base}/{vmid}/config", {"scsi2": QCOW2, "cores": 2}),
         ("PUT", f"{base}/{vmid}/config", {"delete": "scsi2"}),
         ("PUT", f"{base}/{vmid}/config", {"delete": "unused0"}),
         ("PUT", f"{base}/{vmid}/resize", {"disk": "scsi0", "size": "+1M"}),

@@ -183,7 +183,7 @@ MUTANTS = [
         ("own[p] and base[p] for p in own", "own[p] for p in own"),
         ("{role: False for pool in pools", "{role: True for pool in pools"),
         ("if level and level[1]:", "if level:"),
-        ("if self.is_root:\n            return _EVERYTHING\n", ""),
+        ("        if self.is_root:\n            return _EVERYTHING\n", ""),
     ),
     *_of(
         "storage/image_header.py",
