@@ -15,7 +15,7 @@ from panal.cluster.store import Absent, Delete, Json, Put
 from panal.core import formats
 from panal.core.errors import BadInput, Conflict, PanalError
 from panal.guests.config import Drive, read_drives
-from panal.guests.config.drives import volume_owner
+from panal.guests.config.drives import drive_bus, volume_owner
 from panal.guests.config.read import memory_mib
 from panal.guests.context import Guests, queue_of
 from panal.guests.making import image_driver
@@ -93,8 +93,10 @@ async def _require_unused(guests: Guests, drives: Sequence[Drive], name: str) ->
 
 
 def _record(guests: Guests, guest: Guest, description: str | None, state: Planned | None, machine: str | None) -> Json:
+    # what is unused has no snapshot of its own: it stays with the guest, whatever it is rolled back to
+    config = {k: v for k, v in guest.config.items() if drive_bus(k) != "unused"}
     record: Json = {
-        "v": 1, "config": dict(guest.config), "snaptime": int(guests.clock.wall_s()), "state": "prepare",
+        "v": 1, "config": config, "snaptime": int(guests.clock.wall_s()), "state": "prepare",
         "description": description, "parent": guest.parent,
     }  # fmt: skip
     if state is not None:

@@ -10,6 +10,8 @@ import pytest
 from panal.core.errors import BadInput, Conflict, Failed, Forbidden, NotFound
 from panal.guests import claims
 from panal.guests.clone import CloneRequest, clone
+from panal.guests.config.wish import Wish
+from panal.guests.configure import configure
 from panal.guests.create import create, plan_create
 from panal.guests.delete import delete
 from panal.guests.delsnapshot import delsnapshot
@@ -352,3 +354,20 @@ async def test_reservations_end(world: World) -> None:
         fresh = NextIds(node.guests)
         await fresh.start()
         assert await fresh.next_id("a@pve") == 101
+
+
+async def test_a_snapshot_does_not_hold_what_is_unused(world: World) -> None:
+    """It has no snapshot of its own: it can go before the snapshot, and a rollback leaves it as it is.
+
+    Planted fault, as found: `unused0` in the snapshot's configuration made it part of the snapshot.
+    """
+    anybody = lambda needs: None  # noqa: E731
+    async with world.boot() as node:
+        await made(node, scsi1="local:1,format=raw", scsi2="local:1,format=raw")
+        await configure(node.guests, 100, Wish(delete=("scsi1", "scsi2")), USER, anybody)
+        await node.ok(await snapshot(node.guests, 100, "s1", USER))
+        await configure(node.guests, 100, Wish(delete=("unused0",)), USER, anybody)
+        await node.ok(await rollback(node.guests, 100, "s1", USER))
+        kept = [v for k, v in node.guests.get(100).config.items() if k.startswith("unused")]
+        assert kept == ["local:100/vm-100-disk-2.raw"]
+        assert_tidy(world, node)
