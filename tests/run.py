@@ -263,7 +263,12 @@ def traces() -> set[str]:
     found = {f"network link {link.name}" for link in Path("/sys/class/net").iterdir()}
     found |= {f"mount {line.split()[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     if os.environ.get("CI") == "true":  # elsewhere other nodes may run, and control groups are the one thing we share
-        found |= {f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob("**/panal/**/") if path.name != "panal"}
+        found |= {
+            f"cgroup {root}/{name}"
+            for root, names, _ in os.walk("/sys/fs/cgroup")
+            if "/panal" in root
+            for name in names
+        }
     return found
 
 

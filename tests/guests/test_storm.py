@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from functools import partial
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -153,14 +154,20 @@ def test_running_guests_outlive_the_daemon(qemu_node: NodeUnderTest, soak: Soak)
     assert_whole(qemu_node)
 
 
+def _inside(root: str, name: str) -> set[str]:
+    group = Path(root, name)
+    return {str(path) for path in group.iterdir() if path.is_dir()} if group.is_dir() else set()
+
+
 def traces(node: NodeUnderTest) -> dict[str, object]:
     """What starts and stops must leave as it was."""
     assert node.daemon is not None
-    groups = Path("/sys/fs/cgroup").glob(f"**/panal/{node.node}/*/")
+    roots = glob("/sys/fs/cgroup/*/panal") + glob("/sys/fs/cgroup/panal")
+    groups = {name for root in roots for name in _inside(root, node.node)}
     return {
         "processes": qemus(node),
         "links": sorted(os.listdir("/sys/class/net")),
-        "groups": sorted(map(str, groups)),
+        "groups": sorted(groups),
         "files": sorted(str(p) for p in (node.run / "guests").glob("**/*")),
         "descriptors": descriptors(node.daemon.pid),
     }

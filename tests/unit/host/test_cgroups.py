@@ -36,6 +36,19 @@ def test_version_1_has_a_directory_a_controller(tmp_path):
     groups.remove("100")
 
 
+def test_a_node_that_ends_takes_its_empty_group_along(tmp_path):
+    """Planted fault: `leave` that removes guests' groups, too, or does nothing."""
+    (tmp_path / "cpu").mkdir()
+    groups = Cgroups(1, "panal/n1", root=tmp_path)
+    for _ in range(2):  # and makes it again
+        groups.create("100", Limits())
+        groups.leave()
+        assert groups.names() == {"100"}
+        groups.remove("100")
+        groups.leave()
+        assert list((tmp_path / "cpu/panal").iterdir()) == []
+
+
 def test_nothing_to_use_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert cgroups.detect("n1", tmp_path).version == 0
