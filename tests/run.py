@@ -213,9 +213,9 @@ def _pytest(stage: Stage, rest: list[str], outcome: Outcome) -> None:
             process.kill()
             process.wait()
             outcome.problems.append(f"took longer than {limit_s} s")
-            status = 0
+            status = -signal.SIGKILL
         if soak and results.exists():
-            note_reliability(results.read_text().splitlines())
+            note_reliability(results.read_text().splitlines(), whole=not rest and status == 0)
         if status not in (0, 5):  # 5: nothing collected
             outcome.problems.append(f"pytest ended with {status} (above)")
         if report.exists():
@@ -229,8 +229,8 @@ def _pytest(stage: Stage, rest: list[str], outcome: Outcome) -> None:
         ]
 
 
-def note_reliability(lines: list[str]) -> None:
-    """One row per name in docs/reliability.md: those counted now replace their older selves, the others stay."""
+def note_reliability(lines: list[str], *, whole: bool) -> None:
+    """One row per name in docs/reliability.md: those counted now replace their older selves, others stay after a part."""
     page = TOP / "docs/reliability.md"
 
     def git(*words: str) -> str:
@@ -246,7 +246,7 @@ def note_reliability(lines: list[str]) -> None:
         same["failures"] += row["failures"]
         same["note"] = row["note"] or same["note"]
     text, rule, table = page.read_text().partition("|---|---|---|---|---|---|\n")
-    rows = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("|")}
+    rows = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("|") and not whole}
     for what, row in counted.items():
         cells = (what, f"{row['count']:,}", row["failures"], row["note"], when, commit)
         rows[what] = f"| {' | '.join(map(str, cells))} |"
