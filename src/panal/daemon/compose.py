@@ -34,6 +34,7 @@ from panal.cluster.store.sealed import load_key
 from panal.core.clock import SystemClock
 from panal.daemon import measure
 from panal.daemon.server import Server
+from panal.firewall import NftBackend
 from panal.guests import Guests, boot
 from panal.guests.drivers.base import GuestDriver
 from panal.guests.drivers.fake import FakeDriver
@@ -131,6 +132,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     stack.callback(series.close)
     driver = await _driver(settings)
     guests = Guests.build(node, incarnation, store, tasks, storages, driver, clock)
+    if settings.driver != "fake":
+        guests.filtering.backend = NftBackend()
     _acquaint(guests, storages, access)
     stack.push_async_callback(boot.end, guests)
     stack.push_async_callback(tasks.close)  # before the driver goes: a task that is stopped undoes through it

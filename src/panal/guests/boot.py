@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from panal.cluster.incarnation import mark_started
 from panal.cluster.store import MAX_OPERATIONS, Check, Op, Put
 from panal.core.errors import Conflict, PanalError
-from panal.guests import claims, operations
+from panal.guests import claims, firewall, operations
 from panal.guests.config.read import startup
 from panal.guests.context import Guests, queue_of
 from panal.guests.drivers.base import Running
@@ -38,6 +38,7 @@ async def begin(guests: Guests, log: Callable[[str], None]) -> Settled:
     guests.reaper = Reaper(guests)
     await guests.nextids.start()
     settled = await settle(guests, log)
+    await firewall.begin(guests, log)
     guests.live.start()
     return settled
 
@@ -46,6 +47,7 @@ async def end(guests: Guests) -> None:
     """Let go; the guests run on. Call it after the tasks have ended."""
     if guests.reaper is not None:
         await guests.reaper.close()
+    await firewall.end(guests)
     await guests.live.close()
     await guests.driver.close()
 

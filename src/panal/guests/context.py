@@ -26,6 +26,7 @@ from panal.storage.drivers.base import StorageDriver
 from panal.tasks.runner import Tasks
 
 if TYPE_CHECKING:
+    from panal.guests.firewall import Filtering
     from panal.guests.nextid import NextIds
     from panal.guests.stop import Reaper
 
@@ -72,9 +73,15 @@ class Guests:
     on_created: list[Callable[[int, str, str], Awaitable[None]]] = field(default_factory=list)
     """told (number, pool, user) when a guest is to be put into a pool"""
 
+    filtering: Filtering = field(init=False)
+    """the guests' firewalls in the kernel (firewall.py)"""
+
     def __post_init__(self) -> None:
-        """The reservations of numbers are part of the context."""
+        """What follows the store is part of the context."""
+        from panal.guests.firewall import Filtering
         from panal.guests.nextid import NextIds
+
+        self.filtering = Filtering(self.store, f"panal-{self.node}")
 
         self.nextids = NextIds(self)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from panal.core.errors import Conflict
+from panal.firewall import firewall_key
 from panal.guests import claims
 from panal.guests.config.drives import volume_owner
 from panal.guests.context import Guests, queue_of
@@ -61,7 +62,7 @@ def build_delete(guests: Guests, args: Args) -> Sequence[Step]:
         for told in guests.on_removed:
             await told(vmid)
         await delete_keys(guests, [snapshot_key(vmid, name) for name in args["snapshots"]])
-        await delete_keys(guests, [config_key(vmid), claim_key(vmid), run_key(vmid)])
+        await delete_keys(guests, [config_key(vmid), claim_key(vmid), run_key(vmid), firewall_key(vmid)])
 
     return [
         mark_step(guests, vmid, str(args["birth"]), "destroyed", op),

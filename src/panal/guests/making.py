@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from panal.cluster.store import MAX_OPERATIONS, Absent, Delete, Json, Put
 from panal.core.errors import BadInput, Conflict, NotFound
+from panal.firewall import firewall_key
 from panal.guests.context import Guests
 from panal.guests.model import claim_key, config_key, new_record, reservation_key, run_key
 from panal.storage.drivers.base import StorageDriver
@@ -31,7 +32,7 @@ def reserve_step(guests: Guests, vmid: int, config: Mapping[str, str], birth: st
     async def undo() -> None:
         present = guests.catalog.get(vmid)
         if present is not None and present.birth == birth:
-            await guests.store.txn([], [Delete(key), Delete(claim_key(vmid)), Delete(run_key(vmid))])
+            await guests.store.txn([], [Delete(k) for k in (key, claim_key(vmid), run_key(vmid), firewall_key(vmid))])
 
     return Step(f"take the number {vmid}", do, undo)
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from panal.cluster.store import Op, Put, Unchanged
 from panal.core.errors import BadInput, Conflict, Failed, PanalError
-from panal.guests import claims
+from panal.guests import claims, firewall
 from panal.guests.config import Drive, read_drives
 from panal.guests.config.change import apply_pending
 from panal.guests.context import Guests, queue_of
@@ -149,6 +149,8 @@ async def _launch(
     paused: bool,
 ) -> Running:
     incoming: int | None = None
+    # before anything of the guest exists: no packet of it may be first
+    await firewall.protect(guests, plan.vmid, plan.config)
     for storage in {d.storage for d in plan.drives if d.volid is not None and d.storage is not None}:
         await guests.storages.usable(storage)
     disks = open_disks(guests, plan.drives)

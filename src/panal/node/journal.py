@@ -1,6 +1,6 @@
 """The machine's log: systemd's journal, else /var/log/syslog, else our own file.
 
-Called by `api/node_system.py` for `journal` (lines between two cursors) and `syslog` (numbered lines). Bounded: at most
+Called by `api/node_system.py` for `journal` (lines between two cursors) and `syslog` (numbered lines), by `api/qemu_firewall.py` for what firewalls logged. Bounded: at most
 MAX_LINES lines an answer; what a program or file has beyond is counted or left out, never kept.
 """
 
@@ -199,3 +199,26 @@ async def syslog(
 
     await asyncio.to_thread(work)
     return rows, total
+
+
+async def kernel_lines(info: NodeInfo, window: Window, needle: str) -> list[str]:
+    """Lines of the kernel that hold `needle`, oldest first: the newest MAX_LINES."""
+    found: deque[str] = deque(maxlen=MAX_LINES)
+
+    def take(line: str) -> None:
+        if needle in line:
+            found.append(line[:MAX_LINE])
+
+    if info.journal:
+        argv = ["journalctl", "--no-pager", "--quiet", "--output=short", "--dmesg"]
+        argv += [f"--since=@{window.since}"] if window.since is not None else []
+        argv += [f"--until=@{window.until}"] if window.until is not None else []
+        await _stream(info, argv, lambda line: take(line.decode(errors="replace")))
+        return list(found)
+
+    def work() -> None:
+        for _, line in _lines(info, window):
+            take(line)
+
+    await asyncio.to_thread(work)
+    return list(found)
