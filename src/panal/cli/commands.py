@@ -31,6 +31,10 @@ def _vm(verb: str, method: str, path: str, *args: str, **rest: object) -> Comman
     return Command("vm", verb, method, _VM + path, ("vmid", *args), **rest)  # type: ignore[arg-type]
 
 
+def _fw(verb: str, method: str, path: str, *args: str, **rest: object) -> Command:
+    return Command("firewall", verb, method, _VM + "/firewall" + path, ("vmid", *args), **rest)  # type: ignore[arg-type]
+
+
 _VM_COLUMNS = ("vmid", "name", "status", "node", "cpu", "maxcpu", "mem", "maxmem", "uptime", "pool", "tags")
 _TASK_COLUMNS = ("upid", "status", "starttime", "endtime", "user")
 
@@ -70,6 +74,31 @@ COMMANDS: Final[tuple[Command, ...]] = (
         confirm="Take VM {vmid} back to {snapname}? What was written since is lost.",
     ),
     Command("vm", "next-id", "GET", "/cluster/nextid"),
+    _fw("options", "GET", "/options"),
+    _fw("set-options", "PUT", "/options"),
+    _fw(
+        "rules", "GET", "/rules",
+        columns=("pos", "enable", "type", "action", "macro", "proto", "source", "dest", "dport", "iface", "comment"),
+    ),
+    _fw("rule", "GET", "/rules/{pos}", "pos"),
+    _fw("add-rule", "POST", "/rules", "type", "action"),
+    _fw("set-rule", "PUT", "/rules/{pos}", "pos"),
+    _fw("delete-rule", "DELETE", "/rules/{pos}", "pos"),
+    _fw("aliases", "GET", "/aliases", columns=("name", "cidr", "comment")),
+    _fw("alias", "GET", "/aliases/{name}", "name"),
+    _fw("add-alias", "POST", "/aliases", "name", "cidr"),
+    _fw("set-alias", "PUT", "/aliases/{name}", "name", "cidr"),
+    _fw("delete-alias", "DELETE", "/aliases/{name}", "name"),
+    _fw("sets", "GET", "/ipset", columns=("name", "comment")),
+    _fw("add-set", "POST", "/ipset", "name"),
+    _fw("delete-set", "DELETE", "/ipset/{name}", "name"),
+    _fw("entries", "GET", "/ipset/{name}", "name", columns=("cidr", "nomatch", "comment")),
+    _fw("entry", "GET", "/ipset/{name}/{cidr}", "name", "cidr"),
+    _fw("add-entry", "POST", "/ipset/{name}", "name", "cidr"),
+    _fw("set-entry", "PUT", "/ipset/{name}/{cidr}", "name", "cidr"),
+    _fw("delete-entry", "DELETE", "/ipset/{name}/{cidr}", "name", "cidr"),
+    _fw("names", "GET", "/refs", columns=("type", "ref", "comment")),
+    _fw("log", "GET", "/log", columns=("t",)),
     Command("storage", "list", "GET", "/storage", columns=("storage", "type", "content", "shared", "disable", "path")),
     Command(
         "storage", "status", "GET", "/nodes/{node}/storage",
@@ -226,6 +255,7 @@ API_ONLY: Final[frozenset[tuple[str, str]]] = frozenset(
 
 NOUNS: Final[Mapping[str, str]] = {
     "vm": "Virtual machines.",
+    "firewall": "Firewalls of virtual machines.",
     "storage": "Storages and the volumes in them.",
     "user": "People and programs that may log in.",
     "token": "API tokens.",

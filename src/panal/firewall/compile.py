@@ -3,8 +3,8 @@
     prerouting, by iifname:   from the guest → chain `NETn-out`:  addresses of its own? → known connection → rules → policy_out
     postrouting, by oifname:  to the guest   → chain `NETn-in`:   known connection → rules → policy_in
 
-Called by `guests/firewall.py`. The table is replaced in one transaction, so there is never a moment without it. Taps are matched
-by name: rules can be there before the tap is. Invariant: every path through a card's chain ends in a verdict; what is neither
+Called by `guests/firewall.py`. The table is replaced in one transaction, so there is never a moment without it. Taps are
+matched by name: rules can be there before the tap is. Invariant: every path through a card's chain ends in a verdict; what is neither
 IPv4, IPv6 nor ARP meets the rules without addresses and ports, then the policy.
 """
 
@@ -58,7 +58,10 @@ def remove_table(name: str) -> list[Json]:
 
 
 def compile_table(table: str, guests: Sequence[Protected], *, can_reject: bool = True) -> list[Json]:
-    """Commands for nft that replace the table of this name. Without a card to filter: only the removal. Failed when a stored firewall has lost its sense."""
+    """Commands for nft that replace this table. Without a card to filter: only its removal.
+
+    Failed when a stored firewall has lost its sense.
+    """
     pairs = [(guest, card) for guest in guests for card in guest.cards]
     commands = remove_table(table)
     if not pairs:

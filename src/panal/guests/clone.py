@@ -14,6 +14,7 @@ from typing import Final
 
 from panal.cluster.options import mac_prefix
 from panal.core.errors import BadInput, Conflict
+from panal.guests import firewall
 from panal.guests.config import Drive, format_drive, read_drives
 from panal.guests.config.drives import drive_bus
 from panal.guests.config.generate import fresh_identity, fresh_macs
@@ -85,8 +86,10 @@ async def plan_clone(guests: Guests, vmid: int, want: CloneRequest) -> Args:
         planned = await _plan_copy(guests, namer, drive, want)
         config[drive.key] = format_drive(drive.on(planned.volid, size=planned.size))
         copies.append({"source": drive.volid, "volume": planned.json(), "attached": attached.get(drive.volid)})
+    birth = guests.word()
     return {
-        "vmid": vmid, "newid": want.newid, "config": config, "birth": guests.word(), "copies": copies,
+        "vmid": vmid, "newid": want.newid, "config": config, "birth": birth, "copies": copies,
+        "firewall": firewall.copied(guests, vmid, birth),
         "snapshot": want.snapshot, "limit_bytes_s": want.limit_bytes_s,
         "resume": live.status == "running" and any(c["attached"] for c in copies),
     }  # fmt: skip
@@ -119,6 +122,7 @@ def build_clone(guests: Guests, args: Args) -> Sequence[Step]:
     attached = {str(c["attached"]): Planned(**c["volume"]) for c in args["copies"] if c["attached"]}
     return [
         reserve_step(guests, newid, args["config"], birth, "clone"),
+        firewall.copy_step(guests, int(args["vmid"]), newid, birth, args["firewall"]),
         *made,
         *([_copy_step(guests, attached, args)] if attached else []),
         unlock_step(guests, newid, birth),

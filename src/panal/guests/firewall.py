@@ -1,7 +1,7 @@
 """Where guests and their firewalls meet: reading, changing, and the one table in the kernel for all that run on this node.
 
-`protect` is called by start.py before anything of a guest exists, `begin` by boot.py, `change` by the API. Invariant: a guest whose
-firewall is on has its rules in the kernel from before its first packet until its claim is let go; a start or a change that
+`protect` is called by start.py before anything of a guest exists, `begin` by boot.py, `change` by the API. Invariant: a guest
+whose firewall is on has its rules in the kernel from before its first packet until its claim is let go; a start or a change that
 cannot make that true is refused.
 """
 
@@ -15,7 +15,16 @@ import structlog
 
 from panal.cluster.store import Delete, Event, Json, Mirror, Op, Put
 from panal.core.errors import Conflict, Failed, PanalError, Unsupported
-from panal.firewall import Backend, Card, FakeBackend, GuestFirewall, Protected, compile_table, firewall_key, remove_table
+from panal.firewall import (
+    Backend,
+    Card,
+    FakeBackend,
+    GuestFirewall,
+    Protected,
+    compile_table,
+    firewall_key,
+    remove_table,
+)
 from panal.guests import claims
 from panal.guests.config.nics import read_nics
 from panal.guests.context import Guests
@@ -126,7 +135,9 @@ async def _check(guests: Guests, config: Mapping[str, str], where: str) -> None:
             )  # fmt: skip
     missing = (await guests.filtering.backend.abilities()).missing if cards or where else None
     if missing is not None:
-        raise Unsupported(f"{where}guests cannot be filtered here: {missing}. Switch the guest's firewall off, or add that")
+        raise Unsupported(
+            f"{where}guests cannot be filtered here: {missing}. Switch the guest's firewall off, or add that"
+        )
 
 
 async def load(guests: Guests) -> None:

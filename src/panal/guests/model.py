@@ -3,6 +3,7 @@
     guest/<vmid>/config           what it should be, and what it will be after the next start (`pending`)
     guest/<vmid>/snapshot/<name>  what it was
     guest/<vmid>/claim            who may run it (claims.py)
+    guest/<vmid>/firewall         its firewall (panal.firewall.model)
     guest/<vmid>/run              what it runs with, or last ran with: `hardware` stays pinned while it is off
 
 `birth` is a random word of the guest's creation: an operation that is rolled forward after a restart does nothing to a guest

@@ -1,6 +1,7 @@
 """The machine's log: systemd's journal, else /var/log/syslog, else our own file.
 
-Called by `api/node_system.py` for `journal` (lines between two cursors) and `syslog` (numbered lines), by `api/qemu_firewall.py` for what firewalls logged. Bounded: at most
+Called by `api/node_system.py` for `journal` (lines between two cursors) and `syslog` (numbered lines), by
+`api/qemu_firewall.py` for what firewalls logged. Bounded: at most
 MAX_LINES lines an answer; what a program or file has beyond is counted or left out, never kept.
 """
 

@@ -24,7 +24,6 @@ LATER = {
         "/nodes/{node}/qemu/{vmid}/cloudinit",
     ),
     "containers, whose images it fetches, are not there yet": ("/nodes/{node}/storage/{storage}/oci-registry-pull",),
-    "the firewall's issue": ("/nodes/{node}/qemu/{vmid}/firewall",),
     "network: read only in this issue": (
         "POST /nodes/{node}/network",
         "PUT /nodes/{node}/network",
