@@ -131,12 +131,7 @@ def _parts(directory: Path, work: Path, package: str, version: str, say: Say) ->
     kernel, initrd = directory / f"vmlinuz-{key}", directory / f"initrd-{key}.gz"
     if not (kernel.exists() and initrd.exists()):
         say(f"fetching the distribution's kernel ({package}, about 30 MB) to unpack, not to install")
-        _run("apt-get", "-q", "download", f"{package}={version}", cwd=work)
-        debs = list(work.glob("linux-image-*.deb"))
-        if len(debs) != 1:
-            raise ImageError(f"apt-get download gave no {package}; see if the package mirror answers")
-        unpacked = work / "kernel"
-        _run("dpkg-deb", "-x", str(debs[0]), str(unpacked))
+        unpacked = _unpack(work, package, version)
         say("packing kernel modules and busybox into an initrd")
         (work / "initrd.gz").write_bytes(gzip.compress(_initrd(unpacked), 6, mtime=0))
         shutil.copyfile(next(unpacked.glob("boot/vmlinuz-*")), work / "vmlinuz")
@@ -145,7 +140,38 @@ def _parts(directory: Path, work: Path, package: str, version: str, say: Say) ->
     return Parts(kernel, initrd)
 
 
-def _modules(unpacked: Path) -> list[tuple[str, bytes]]:
+def _unpack(work: Path, package: str, version: str) -> Path:
+    """The kernel package's files, below `work`."""
+    _run("apt-get", "-q", "download", f"{package}={version}", cwd=work)
+    debs = list(work.glob("linux-image-*.deb"))
+    if len(debs) != 1:
+        raise ImageError(f"apt-get download gave no {package}; see if the package mirror answers")
+    unpacked = work / "kernel"
+    _run("dpkg-deb", "-x", str(debs[0]), str(unpacked))
+    return unpacked
+
+
+def kernel(cache: Path, name: str, wanted: Iterable[str]) -> tuple[Path, Path]:
+    """The kernel, and a directory with these modules and what they need, `order` of loading; for tests of features."""
+    package, version = _kernel_package()
+    target = cache / "guest" / f"kernel-{name}-{version}"
+    if not (target / "vmlinuz").exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as made:
+            unpacked = _unpack(Path(made), package, version)
+            whole = Path(made) / "whole"
+            whole.mkdir()
+            modules = _modules(unpacked, wanted)
+            for module, data in modules:
+                (whole / f"{module}.ko").write_bytes(data)
+            (whole / "order").write_text("".join(f"{module}\n" for module, _ in modules))
+            shutil.copyfile(next(unpacked.glob("boot/vmlinuz-*")), whole / "vmlinuz")
+            shutil.rmtree(target, ignore_errors=True)
+            whole.rename(target)
+    return target / "vmlinuz", target
+
+
+def _modules(unpacked: Path, wanted: Iterable[str] = _MODULES) -> list[tuple[str, bytes]]:
     """The wanted modules that the kernel has as files, uncompressed, each after those it depends on."""
     files = {path.name.split(".ko")[0].replace("-", "_"): path for path in unpacked.rglob("*.ko*")}
     ordered: dict[str, bytes] = {}
@@ -164,7 +190,7 @@ def _modules(unpacked: Path) -> list[tuple[str, bytes]]:
                 add(needed.replace("-", "_"))
         ordered[name] = data
 
-    for name in _MODULES:
+    for name in wanted:
         add(name)
     return list(ordered.items())
 

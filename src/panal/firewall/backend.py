@@ -86,8 +86,9 @@ class NftBackend:
 
     async def _probe(self) -> Abilities:
         states: Json = {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established"]}}
+        tcp: Json = {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": 6}}
         for expressions, missing in (
-            ([{"accept": None}], "tables for bridges (is nftables installed, and the daemon root?)"),
+            ([tcp, {"accept": None}], "tables for bridges (is nftables installed, and the daemon root?)"),
             ([states, {"accept": None}], "connection tracking on bridges (the module nf_conntrack_bridge)"),
         ):
             problem = await self._try(expressions)

@@ -4,8 +4,8 @@
     postrouting, by oifname:  to the guest   → chain `NETn-in`:   known connection → rules → policy_in
 
 Called by `guests/firewall.py`. The table is replaced in one transaction, so there is never a moment without it. Taps are
-matched by name: rules can be there before the tap is. Invariant: every path through a card's chain ends in a verdict; what is neither
-IPv4, IPv6 nor ARP meets the rules without addresses and ports, then the policy.
+matched by name: rules can be there before the tap is. Invariant: every path through a card's chain ends in a verdict; what is
+neither IPv4, IPv6 nor ARP meets the rules without addresses and ports, then the policy.
 """
 
 from __future__ import annotations
@@ -99,6 +99,12 @@ class _Chain:
         if out:
             yield from self._own_addresses_only()
         yield [_match(_ct("state"), ["established", "related"], op="in"), _ACCEPT]
+        if not out and self.can_reject:
+            # what the kernel answers for a REJECT belongs to no connection; frames from others are never of type `host` here
+            own = [_match(_meta("pkttype"), "host"), _match(_ct("state"), ["invalid"], op="in")]
+            yield [*own, _match(_meta("l4proto"), 6), _match(_field("tcp", "flags"), ["rst"], op="in"), _ACCEPT]
+            yield [*own, _protocol(4), _match(_field("icmp", "type"), "destination-unreachable"), _ACCEPT]
+            yield [*own, _protocol(6), _match(_field("icmpv6", "type"), "destination-unreachable"), _ACCEPT]
         # ARP and others have no state, and count as invalid
         yield [_is_ip(), _match(_ct("state"), ["invalid"], op="in"), _DROP]
         yield [_match(_meta("protocol"), "arp"), _ACCEPT]

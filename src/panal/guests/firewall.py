@@ -1,8 +1,8 @@
 """Where guests and their firewalls meet: reading, changing, and the one table in the kernel for all that run on this node.
 
 `protect` is called by start.py before anything of a guest exists, `begin` by boot.py, `change` by the API. Invariant: a guest
-whose firewall is on has its rules in the kernel from before its first packet until its claim is let go; a start or a change that
-cannot make that true is refused.
+whose firewall is on has its rules in the kernel from before its first packet until its claim is let go; a start or a change
+that cannot make that true is refused.
 """
 
 from __future__ import annotations
