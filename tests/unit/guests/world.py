@@ -18,7 +18,7 @@ from panal.cluster import incarnation
 from panal.cluster.store import Mirror, SqliteStore
 from panal.core.clock import SystemClock
 from panal.core.errors import Conflict, NotFound, Unsupported
-from panal.guests import boot, operations
+from panal.guests import boot, firewall, operations
 from panal.guests.context import Guests
 from panal.guests.drivers.fake import FakeDriver, FakeMachine
 from panal.guests.stop import Reaper
@@ -252,6 +252,7 @@ class World:
         reaper = Reaper(guests)
         notes: list[str] = []
         settled = await boot.settle(guests, notes.append)
+        await firewall.begin(guests, notes.append)
         await tasks.start()
         try:
             yield Node(guests, driver, reaper, notes, settled)
@@ -259,6 +260,7 @@ class World:
             await reaper.close()
             await guests.live.close()
             await tasks.close()
+            await firewall.end(guests)
             await driver.close()
             await store.close()
         assert not errors, errors

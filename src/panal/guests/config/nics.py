@@ -129,6 +129,5 @@ def _trunks(text: str | None) -> tuple[tuple[int, int], ...]:
 
 NIC_KEYS: Final = (
     Key("net", "string", "Network card: MODEL[=MAC],bridge=BRIDGE. A missing address is made.", (NETWORK,), count=NIC_COUNT,
-        schema=NIC_SCHEMA, tidy=lambda text: format_nic(parse_nic("net0", text)),
-        note="firewall is stored only"),
+        schema=NIC_SCHEMA, tidy=lambda text: format_nic(parse_nic("net0", text)),),
 )  # fmt: skip
