@@ -30,7 +30,7 @@ NAMED: dict[str, Any] = {
     "username": "victim@pve", "password": "not-the-password", "roles": "PVEVMUser", "ticket": "x", "vncticket": "x",
     "url": "http://127.0.0.1:1/x", "filename": "x.iso", "content": "iso", "timezone": "UTC", "data": "127.0.0.1 x",
     "search": "example.org", "command": "reboot", "idlist": "scsi1", "target": "n2", "interface": "eth0",
-    "privs": "Sys.Audit", "port": 5900, "state": "start", "text": "x", "starttime": 1, "start": 0,
+    "privs": "Sys.Audit", "port": 5900, "state": "start", "text": "x", "starttime": 1, "cidr": "10.0.0.1", "start": 0,
 }  # fmt: skip
 
 

@@ -34,10 +34,10 @@ async def _life(d: Desk) -> str:
     await _done(d, await d.must("POST", "/nodes/n1/qemu/100/snapshot", snapname="s1", vmstate=1))
     await d.must("PUT", "/nodes/n1/qemu/100/config", memory="128")
     wall = "/nodes/n1/qemu/100/firewall"
-    await d.must("PUT", f"{wall}/options", enable=1, policy_in="DROP")
+    await d.must("PUT", f"{wall}/options", enable=1, dhcp=1)
     await d.must("POST", f"{wall}/aliases", name="xx", cidr="10.0.0.1", comment="x")
     await d.must("POST", f"{wall}/ipset", name="xx", comment="x")
-    await d.must("POST", f"{wall}/ipset/xx", cidr="xx", comment="x", nomatch=1)
+    await d.must("POST", f"{wall}/ipset/xx", cidr="10.0.0.1", comment="x", nomatch=1)
     await d.must("POST", f"{wall}/rules", type="in", action="ACCEPT", macro="SSH", source="xx", enable=1, comment="x")
     return started
 

@@ -49,7 +49,7 @@ async def test_rules_are_there_before_the_guest_and_go_after_it(world: World) ->
         seen: list[bool] = []
         begin = node.driver.start
 
-        async def watched(spec, log):  # type: ignore[no-untyped-def]
+        async def watched(spec, log):
             seen.append(guarded(node))
             return await begin(spec, log)
 
