@@ -79,7 +79,8 @@ class Database:
                     self._db.execute("rollback")
                 raise
         except sqlite3.OperationalError as exc:
-            raise Failed(f"cannot write {self.path}: {exc}") from exc
+            way_out = "; free some space on its file system" if "full" in str(exc) else ""
+            raise Failed(f"cannot write {self.path}: {exc}{way_out}") from exc
         return result
 
     def close(self) -> None:
