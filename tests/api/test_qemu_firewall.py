@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
-from panal.firewall import Abilities, FakeBackend
+from panal.daemon.compose import Settings, run_node
+from panal.firewall import Abilities, FakeBackend, NftBackend
 from tests.api.in_process import Desk, desk
 
 WALL = "/nodes/n1/qemu/100/firewall"
@@ -118,3 +124,13 @@ async def test_there_is_none_without_a_guest(d: Desk):
     for verb, path in (("GET", "/rules"), ("GET", "/options"), ("PUT", "/options"), ("GET", "/log"), ("GET", "/refs")):
         status, _, body = await d.ask(verb, f"/nodes/n1/qemu/101/firewall{path}", {}, local=True)
         assert status == 500 and "does not exist" in body["message"]
+
+
+@pytest.mark.real
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86_64 is not installed")
+async def test_the_real_hypervisor_has_the_real_kernel_behind_it():
+    """Planted fault: compose without the line that sets it."""
+    with tempfile.TemporaryDirectory(prefix="pnl", dir="/tmp") as name:
+        async with AsyncExitStack() as stack:
+            services = await run_node(Settings("n1", Path(name) / "state", Path(name) / "run", "qemu", "nobody"), stack)
+            assert isinstance(services.guests.filtering.backend, NftBackend)

@@ -30,6 +30,8 @@ LOG_PREFIX: Final = "panal-fw"
 _NFT_LEVEL: Final = {"warning": "warn"}
 _ACCEPT: Final[Json] = {"accept": None}
 _DROP: Final[Json] = {"drop": None}
+_NDP_OUT: Final = ("nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert", 131, 132, 143)
+_NDP_IN: Final = ("nd-router-advert", "nd-neighbor-solicit", "nd-neighbor-advert", 130)
 _ALL: Final = {4: (0, (1 << 32) - 1), 6: (0, (1 << 128) - 1)}
 
 
@@ -112,7 +114,8 @@ class _Chain:
             yield [*_ports_of(4, 67, 68), _ACCEPT]
             yield [*_ports_of(6, 547, 546), _ACCEPT]
         if fw.flag("ndp"):
-            types = ("nd-router-solicit", "nd-router-advert")[not out], "nd-neighbor-solicit", "nd-neighbor-advert"
+            # with the reports and queries of multicast listeners: a bridge that snoops would keep solicitations away
+            types = _NDP_OUT if out else _NDP_IN
             yield [_protocol(6), _match(_field("icmpv6", "type"), {"set": list(types)}), _ACCEPT]
         for pos, rule in enumerate(fw.rules):
             if rule.enabled and rule.direction == self.direction and rule.iface in (None, self.card.key):
