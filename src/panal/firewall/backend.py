@@ -89,7 +89,10 @@ class NftBackend:
         tcp: Json = {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": 6}}
         for expressions, missing in (
             ([tcp, {"accept": None}], "tables for bridges (is nftables installed, and the daemon root?)"),
-            ([states, {"accept": None}], "connection tracking on bridges (the module nf_conntrack_bridge)"),
+            (
+                [states, {"accept": None}],
+                "connection tracking on bridges (the module nf_conntrack_bridge; `modprobe nf_conntrack_bridge` loads it where it exists)",
+            ),
         ):
             problem = await self._try(expressions)
             if problem is not None:

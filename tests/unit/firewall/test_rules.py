@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from panal.core.errors import BadInput, Conflict, NotFound
 from panal.firewall import GuestFirewall, edit, spec
-from panal.firewall.compile import resolve_set
+from panal.firewall.addresses import resolve_set
 from panal.firewall.model import Entry, IpSet, Rule, digest
 from panal.firewall.names import MACROS
 
