@@ -91,7 +91,7 @@ class NftBackend:
             ([tcp, {"accept": None}], "tables for bridges (is nftables installed, and the daemon root?)"),
             (
                 [states, {"accept": None}],
-                "connection tracking on bridges (the module nf_conntrack_bridge; `modprobe nf_conntrack_bridge` loads it where it exists)",
+                "connection tracking on bridges (try `modprobe nf_conntrack_bridge`)",
             ),
         ):
             problem = await self._try(expressions)

@@ -61,7 +61,8 @@ class Filtering:
 
 
 def _vmid(key: str) -> int:
-    return int(key.split("/", 2)[1])
+    number = key.split("/", 2)[1]
+    return int(number) if number.isdigit() else -1
 
 
 def _on(value: Mapping[str, Any]) -> bool:
