@@ -50,7 +50,9 @@ class Replays:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._db = Database(path, _SCHEMA, durable=False)
         self._clock = clock
-        self._key = hmac.digest(load_key(path.with_name("cluster.key")), b"Idempotency-Key", "sha256")
+        self._key = hmac.digest(
+            load_key(path.with_name("cluster.key"), path.with_name("store.db")), b"Idempotency-Key", "sha256"
+        )
         self._running: dict[Key, asyncio.Event] = {}
 
     async def once(self, key: Key, sent: bytes, run: Callable[[], Awaitable[Reply]]) -> Reply:

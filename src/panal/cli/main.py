@@ -6,6 +6,7 @@ standard error and an exit code (`exit_codes.py`).
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Final
 
@@ -107,6 +108,14 @@ def root(ctx: click.Context, /, no_wait: bool, **options: Any) -> None:
     ctx.obj = Session(wait=not no_wait, **options)
 
 
+def sentence(error: PanalError) -> str:
+    """For people. A ticket that counts no more (two hours old, or one has changed one's own password) is no fault of theirs."""
+    ended = isinstance(error, ApiError) and error.status == 401 and "invalid PVE ticket" in error.message
+    if ended and "PANAL_TOKEN" not in os.environ:
+        return "the login has ended: log in again (panal login)"
+    return str(error)
+
+
 def main() -> None:
     """Entry point."""
     try:
@@ -119,7 +128,7 @@ def main() -> None:
         exc.show()
         sys.exit(exit_codes.USAGE)
     except PanalError as exc:
-        print(f"panal: {exc}", file=sys.stderr)
+        print(f"panal: {sentence(exc)}", file=sys.stderr)
         if isinstance(exc, ApiError):
             for field, message in exc.errors.items():
                 print(f"  {field}: {message}", file=sys.stderr)

@@ -120,7 +120,8 @@ async def run_node(settings: Settings, stack: AsyncExitStack) -> Services:
 async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     clock = SystemClock()
     node, state = settings.node, settings.state
-    store = Mirror(SealedStore(SqliteStore(state / "store.db"), load_key(state / "cluster.key")))
+    key = load_key(state / "cluster.key", state / "store.db")
+    store = Mirror(SealedStore(SqliteStore(state / "store.db"), key))
     stack.push_async_callback(store.close)
     await store.start()
     incarnation = await register(store, node, read_boot_id(settings.run))

@@ -48,20 +48,18 @@ async def plan_disks(
 async def _new(guests: Guests, vmid: int, drive: Drive, namer: Namer) -> Planned:
     assert drive.new is not None  # noqa: S101
     if drive.cdrom:
-        raise BadInput(
-            drive.key, f"{drive.key}: a CD drive takes an existing image or none; leave media=cdrom out for a disk"
-        )
+        raise BadInput(drive.key, "a CD drive takes an existing image or none; leave media=cdrom out for a disk")
     driver = image_driver(guests, drive.new.storage, drive.key)
     raw = "raw" if drive.bus == "tpmstate" else None
     fmt = choose_format(driver, drive.fmt, raw, drive.key)
     # QEMU refuses a raw image whose size its blocks of 4 KiB do not divide
     size = FIXED_SIZES.get(drive.bus) or -(-drive.new.size // (4 * KIB)) * 4 * KIB
     if size <= 0:
-        raise BadInput(drive.key, f"{drive.key}: give the size of the new volume in GiB, like {drive.new.storage}:32")
+        raise BadInput(drive.key, f"give the size of the new volume in GiB, like {drive.new.storage}:32")
     try:
         name = await namer.disk(driver.id, fmt)
     except PanalError as exc:
-        raise BadInput(drive.key, f"{drive.key}: storage '{driver.id}' cannot be used: {exc}") from exc
+        raise BadInput(drive.key, f"storage '{driver.id}' cannot be used: {exc}") from exc
     return Planned(drive.key, driver.id, name, fmt, size)
 
 

@@ -25,9 +25,14 @@ class Meter:
         self.count(int(done * self._total), self._total)
 
     def count(self, done: int, total: int) -> None:
-        """Bytes. At most a line every PERIOD_S, none that says the same again; the end is always told."""
+        """Bytes. At most a line every PERIOD_S, none that says the same again; the end is always told.
+
+        Nothing is said of nothing: an empty copy, or one whose size is not known yet.
+        """
+        if not total:
+            return
         now = self._clock.monotonic_s()
-        percent = 100 if not total else done * 100 // total
+        percent = done * 100 // total
         if self._said is not None:
             at, before = self._said
             if percent == before or (now - at < PERIOD_S and percent < 100):

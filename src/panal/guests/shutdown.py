@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from panal.core.errors import Conflict, Failed
+from panal.core.errors import Conflict, Failed, NotFound
 from panal.guests.config.read import startup
 from panal.guests.context import Guests, queue_of
 from panal.guests.start import run_guest
@@ -13,6 +13,7 @@ from panal.guests.stop import stop_guest
 from panal.tasks.model import Task
 
 DEFAULT_S: Final = 180.0
+PRESS_AGAIN_S: Final = 5.0
 
 
 def timeout_of(guests: Guests, vmid: int, timeout_s: float | None) -> float:
@@ -30,13 +31,26 @@ async def shutdown_guest(
     live = await guests.driver.info(vmid)
     if live.status == "paused" and not force_stop:
         raise Conflict("VM is paused - cannot shutdown; resume it, or stop it")
-    if live.status == "running":
-        await guests.driver.shutdown(vmid)
-        if not await guests.driver.wait_stopped(vmid, timeout_s):
-            if not force_stop:
-                raise Failed(f"VM quit/powerdown failed - got timeout: it did not switch off within {timeout_s:g} s")
-            log(f"it did not switch off within {timeout_s:g} s: stopping it")
+    if live.status == "running" and not await _press_until_off(guests, vmid, timeout_s):
+        if not force_stop:
+            raise Failed(f"VM quit/powerdown failed - got timeout: it did not switch off within {timeout_s:g} s")
+        log(f"it did not switch off within {timeout_s:g} s: stopping it")
     await stop_guest(guests, vmid)
+
+
+async def _press_until_off(guests: Guests, vmid: int, timeout_s: float) -> bool:
+    # A guest that has not booted far enough does not hear the button; one that is shutting down does not mind another press.
+    end_s = guests.clock.monotonic_s() + timeout_s
+    while True:
+        try:
+            await guests.driver.shutdown(vmid)
+        except NotFound:  # it went off since we looked
+            return True
+        left_s = end_s - guests.clock.monotonic_s()
+        if await guests.driver.wait_stopped(vmid, max(0.0, min(PRESS_AGAIN_S, left_s))):
+            return True
+        if guests.clock.monotonic_s() >= end_s:
+            return False
 
 
 async def shutdown(

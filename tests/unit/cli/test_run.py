@@ -12,7 +12,7 @@ import pytest
 
 import panal
 from panal.cli import exit_codes
-from panal.cli.main import main
+from panal.cli.main import main, sentence
 from panal.client.connection import Answer, ApiError
 from panal.core.errors import NotFound, Unavailable
 
@@ -168,3 +168,13 @@ def test_help_imports_neither_the_server_nor_the_table_drawer():
     env = {**os.environ, "PYTHONPATH": str(Path(panal.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_login_that_has_ended_says_so(monkeypatch):
+    """As after changing one's own password. Planted fault: the wire's `invalid PVE ticket` is shown."""
+    monkeypatch.delenv("PANAL_TOKEN", raising=False)
+    ended = ApiError(401, "permission denied - invalid PVE ticket", {})
+    assert "log in again" in sentence(ended) and "PVE" not in sentence(ended)
+    assert sentence(ApiError(401, "authentication failure", {})) == "authentication failure"
+    monkeypatch.setenv("PANAL_TOKEN", "a@pve!t=1")
+    assert sentence(ended) == ended.message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from panal.cluster.store import Put, SealedStore, SqliteStore
@@ -13,7 +15,8 @@ CANARY = "canary-7f3a9c"
 
 async def test_secrets_are_not_in_any_file(tmp_path):
     """Invariant 11. Planted fault: `startswith("secrets/")` in `_seal`."""
-    store = SealedStore(SqliteStore(tmp_path / "store.db"), load_key(tmp_path / "key"))
+    key = load_key(tmp_path / "key", tmp_path / "store.db")
+    store = SealedStore(SqliteStore(tmp_path / "store.db"), key)
     await store.txn(
         [], [Put("secret/access/x", {"v": 1, "password": CANARY}), Put("plain", {"v": 1, "text": "visible-text"})]
     )
@@ -41,10 +44,22 @@ async def test_a_sealed_value_cannot_be_moved_or_opened_with_another_key(tmp_pat
 
 
 def test_the_key_is_made_once_for_the_owner_alone(tmp_path):
-    key = load_key(tmp_path / "key")
-    assert len(key) == 32 and load_key(tmp_path / "key") == key
+    key = load_key(tmp_path / "key", tmp_path / "store.db")
+    assert len(key) == 32 and load_key(tmp_path / "key", tmp_path / "store.db") == key
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["key"]
     (tmp_path / "key").write_bytes(b"")
     with pytest.raises(Failed, match="cluster key"):
-        load_key(tmp_path / "key")
+        load_key(tmp_path / "key", tmp_path / "store.db")
+
+
+async def test_no_new_key_beside_a_store_that_exists(tmp_path: Path) -> None:
+    """Planted fault: load_key makes a key whenever there is none."""
+    state = tmp_path / "key", tmp_path / "store.db"
+    load_key(*state)
+    await SqliteStore(state[1]).close()
+    assert state[1].exists()
+    state[0].unlink()
+    with pytest.raises(Failed, match=r"key is missing.*Restore key from the backup"):
+        load_key(*state)
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("key")] == []

@@ -24,9 +24,18 @@ from panal.core.errors import Failed
 PREFIX: Final = "secret/"
 
 
-def load_key(path: Path) -> bytes:
-    """Read the cluster key, or make it (0600) on a new node."""
+def load_key(path: Path, store: Path) -> bytes:
+    """Read the cluster key, or make it (0600) on a new node: one that has no `store` file yet. Failed.
+
+    Call it before the store is opened: opening makes the file.
+    """
     if not path.exists():
+        if store.exists():
+            # a new key would open nothing, and would hide that the old one is what is missing
+            raise Failed(
+                f"{path} is missing, but the store {store} was made with it: without that key its passwords, tokens and "
+                f"certificates cannot be read. Restore {path.name} from the backup of {path.parent} and start again"
+            )
         # written aside and linked: a crash in between must not leave an empty key
         aside = path.with_name(f"{path.name}.{os.getpid()}")
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
