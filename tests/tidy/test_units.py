@@ -9,7 +9,7 @@ import re
 
 from tests.tidy.tree import text
 
-DAEMON, WEB = (f"packaging/systemd/{name}.service" for name in ("paneld", "panal-web"))
+DAEMON, WEB, GUESTS = (f"packaging/systemd/{name}.service" for name in ("paneld", "panal-web", "panal-guests"))
 
 
 def values(unit: str, key: str) -> list[str]:
@@ -29,3 +29,22 @@ def test_panal_web_gets_none_and_no_root():
 
 def test_guests_survive_a_restart_of_the_daemon():
     assert values(DAEMON, "KillMode") == ["process"] and values(DAEMON, "RuntimeDirectoryPreserve") == ["yes"]
+
+
+def test_guests_are_shut_down_while_the_daemon_still_runs_and_not_when_it_restarts():
+    """Units stop in the reverse of their start. Planted fault: `Requires=paneld.service`, and `Before=paneld.service`."""
+    from panal.cli.commands import COMMANDS
+    from panal.cli.main import root
+    from panal.host.cgroups import Limits
+    from panal.host.systemd import properties
+
+    assert "paneld.service" in values(GUESTS, "After") and not values(GUESTS, "Before")
+    for binding in ("Requires", "Requisite", "BindsTo", "PartOf", "Conflicts"):
+        assert not values(GUESTS, binding), binding
+    assert dict(properties([1], "x", Limits()))["Before"].value == ["paneld.service"], "the scopes end last"
+    assert values(GUESTS, "Type") == ["oneshot"] and values(GUESTS, "RemainAfterExit") == ["yes"]
+    program, *words = values(GUESTS, "ExecStop")
+    assert program == "/usr/lib/panal/bin/panal" and words[:3] == ["--run", "/run/panal", "--yes"]
+    assert {o for p in root.params for o in p.opts} >= {"--run", "--yes"}
+    assert tuple(words[3:]) in {(c.noun, c.verb) for c in COMMANDS}
+    assert values(GUESTS, "TimeoutStopSec") == ["25min"]

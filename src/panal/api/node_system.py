@@ -13,7 +13,9 @@ from panal.api.permission import perm
 from panal.api.table import Param, Routes
 from panal.api.version import PVE_VERSION, panal_version
 from panal.core.errors import BadInput
+from panal.guests import stopall
 from panal.node import dns, hosts, journal, power, services, status, timezone
+from panal.tasks.model import Task
 
 routes = Routes("node")
 
@@ -44,15 +46,22 @@ async def node_status(call: Call) -> dict[str, Any]:
 
 @routes.post(
     "/nodes/{node}/status",
-    "Reboot a node or switch it off.",
+    "Reboot a node or switch it off, after its guests were shut down (task `stopall`).",
     permission=perm("/nodes/{node}", "Sys.PowerMgmt"),
     forward="node",
     params=[NODE, Param("command", "string", "What to do.", required=True, enum=("reboot", "shutdown"))],
     returns="null",
 )
 async def node_power(call: Call) -> None:
-    """Answers once it is on its way."""
-    await power.act(call.services.nodeinfo, call.params["command"])
+    """Answers at once: the task `stopall` shuts the guests down and then does it; what goes wrong stands in its log."""
+    info, command = call.services.nodeinfo, call.params["command"]
+    power.plan(info, command)  # where it cannot be done no guest is to be shut down for it
+
+    async def then(task: Task) -> None:
+        task.log(f"{command} of the node")
+        await power.act(info, command)
+
+    await stopall.stopall(call.services.guests, call.rights.userid, then=then)
 
 
 @routes.get(

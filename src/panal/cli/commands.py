@@ -218,8 +218,10 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("node", "metrics", "GET", "/nodes/{node}/rrddata"),
     Command(
         "node", "power", "POST", "/nodes/{node}/status", ("command",),
-        confirm="Really {command} the node? Guests that run lose their power: shut them down first.",
+        confirm="Really {command} the node? Its guests are shut down first; those that do not switch off in time are stopped.",
     ),
+    Command("node", "start-guests", "POST", "/nodes/{node}/startall"),
+    Command("node", "stop-guests", "POST", "/nodes/{node}/stopall", confirm="Shut down the guests of the node?"),
     Command("cluster", "status", "GET", "/cluster/status", columns=("name", "type", "online", "local", "ip", "id")),
     Command(
         "cluster", "resources", "GET", "/cluster/resources",

@@ -117,11 +117,13 @@ class Turn:
     up_s: float
 
 
-def plan_autostart(listed: list[Guest], node: str) -> list[Turn]:
-    """Pure: the guests with `onboot`, in their order."""
+def plan_autostart(listed: list[Guest], node: str, *, force: bool = False) -> list[Turn]:
+    """Pure: the guests with `onboot` (with `force`, the others too), in their order."""
     turns = []
     for guest in listed:
-        if guest.node != node or guest.template or guest.lock or guest.config.get("onboot") != "1":
+        if guest.node != node or guest.template or guest.lock:
+            continue
+        if not force and guest.config.get("onboot") != "1":
             continue
         when = startup(guest.config)
         turns.append(Turn(when.order, guest.vmid, float(when.up_s or 0)))
@@ -138,18 +140,23 @@ async def autostart(guests: Guests, user: str = "root@pam") -> str | None:
         return None
 
     async def body(task: Task) -> None:
-        for turn in turns:
-            if turn.vmid in guests.live.running():
-                continue
-            task.log(f"Starting VM {turn.vmid}")
-            try:
-                async with guests.tasks.queues.turn(queue_of(turn.vmid), str(task.upid), timeout_s=3600):
-                    await run_guest(guests, turn.vmid, task.log)
-            except PanalError as exc:  # the others must start all the same
-                task.warn(f"VM {turn.vmid} was not started: {exc}")
-                continue
-            if turn.up_s:
-                await guests.clock.sleep(turn.up_s)
+        await start_in_turn(guests, turns, task)
         await mark_started(guests.store, guests.incarnation)
 
     return await guests.tasks.spawn("startall", "", user, body)
+
+
+async def start_in_turn(guests: Guests, turns: list[Turn], task: Task) -> None:
+    """One after the other; what runs already is passed over, what fails is a warning."""
+    for turn in turns:
+        if turn.vmid in guests.live.running():
+            continue
+        task.log(f"Starting VM {turn.vmid}")
+        try:
+            async with guests.tasks.queues.turn(queue_of(turn.vmid), str(task.upid), timeout_s=3600):
+                await run_guest(guests, turn.vmid, task.log)
+        except PanalError as exc:  # the others must start all the same
+            task.warn(f"VM {turn.vmid} was not started: {exc}")
+            continue
+        if turn.up_s:
+            await guests.clock.sleep(turn.up_s)

@@ -38,7 +38,8 @@ def properties(pids: Sequence[int], description: str, limits: Limits) -> list[tu
         ("PIDs", Variant("au", list(pids))),
         # at shutdown of the machine: QEMU first (it then writes its caches), what is left later
         ("KillMode", Variant("s", "mixed")),
-        # stopped after the daemon, which shuts guests down in order; this does not stop them when it restarts
+        # at shutdown of the machine stopped after the daemon, and that after panal-guests.service, which has it shut the
+        # guests down in order. An order only: a restart of the daemon does not touch the scope
         ("Before", Variant("as", ["paneld.service"])),
         ("CollectMode", Variant("s", "inactive-or-failed")),
     ]
