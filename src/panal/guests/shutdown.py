@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
-from panal.core.errors import Conflict, Failed, NotFound
+from panal.core.errors import Conflict, Failed, NotFound, PanalError
 from panal.guests.config.read import startup
 from panal.guests.context import Guests, queue_of
 from panal.guests.start import run_guest
@@ -41,11 +42,11 @@ async def shutdown_guest(
 async def _press_until_off(guests: Guests, vmid: int, timeout_s: float) -> bool:
     # A guest that has not booted far enough does not hear the button; one that is shutting down does not mind another press.
     end_s = guests.clock.monotonic_s() + timeout_s
+    harmless: type[PanalError] = NotFound  # it went off since we looked
     while True:
-        try:
+        with suppress(harmless):
             await guests.driver.shutdown(vmid)
-        except NotFound:  # it went off since we looked
-            return True
+        harmless = PanalError  # pressed at the moment the process ends: the wait below tells
         left_s = end_s - guests.clock.monotonic_s()
         if await guests.driver.wait_stopped(vmid, max(0.0, min(PRESS_AGAIN_S, left_s))):
             return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from panal.core.clock import Clock
+from panal.core.errors import Unavailable
 from panal.guests import claims, shutdown
 from panal.guests.create import create
 from panal.guests.start import start
@@ -65,3 +66,21 @@ async def test_a_deaf_guest_is_waited_for_no_longer_than_asked(world: World) -> 
         assert "within 12 s" in await node.ended(await shutdown.shutdown(node.guests, 100, USER, timeout_s=12))
         assert 12 <= button.clock.monotonic_s() - button._begin_s < 13
         assert len(button.presses_s) == 3 and 100 in world.machine.guests
+
+
+async def test_a_press_into_a_process_that_is_ending_is_no_failure(world: World) -> None:
+    """Planted fault: the error of a later press ends the task while the guest is going off."""
+    async with world.boot() as node:
+        await running(node)
+        button = Button(node, heard=1000)
+        press = button.press
+
+        async def lost(vmid: int) -> None:
+            await press(vmid)
+            if len(button.presses_s) == 2:
+                node.driver._gone(vmid, "stopped")
+                raise Unavailable("the connection to QEMU was lost during system_powerdown")
+
+        node.driver.shutdown = lost  # type: ignore[method-assign]
+        await node.ok(await shutdown.shutdown(node.guests, 100, USER, timeout_s=60))
+        assert len(button.presses_s) == 2
