@@ -102,10 +102,14 @@ def _split(argv: list[str]) -> tuple[list[str], bool, list[str]]:
 def prepare(stages: list[Stage]) -> None:
     """What needs the network, before the checks lose it. A failure here is no verdict: the tests say what they lack."""
     if any(stage.tests in ("tests", "tests/guests", "tests/interop") for stage in stages):
-        from panal_demo.guest_image import ImageError, build
+        from panal_demo.guest_image import ImageError, build, kernel
+
+        sys.path.insert(0, str(TOP))
+        from tests.guests.firewall_modules import MODULES
 
         try:
             build(CACHE, lambda line: print(f"   {line}", flush=True))
+            kernel(CACHE, "firewall", MODULES)
         except ImageError as error:
             print(f"   no guest disk: {error}", flush=True)
     npm = TOP / "tests/interop/npm.py"

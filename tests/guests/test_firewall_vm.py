@@ -20,13 +20,10 @@ import pytest
 from panal.core.errors import Failed
 from panal.firewall import Card, GuestFirewall, NftBackend, Protected, compile_table, edit, remove_table
 from panal_demo.guest_image import ImageError, _cpio, kernel
+from tests.guests.firewall_modules import MODULES
 from tests.guests.conftest import CACHE
 
 HERE = Path(__file__).parent
-MODULES = (
-    "bridge", "veth", "nft_meta_bridge", "nf_conntrack", "nf_conntrack_bridge", "nft_ct", "nft_limit", "nft_log",
-    "nf_log_syslog", "nft_reject_bridge", "nft_reject",
-)  # fmt: skip
 CHECKS = len(re.findall(r"^(?:yes|no)_ ", (HERE / "firewall_vm.sh").read_text(), re.M))
 
 
