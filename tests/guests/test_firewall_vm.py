@@ -20,8 +20,8 @@ import pytest
 from panal.core.errors import Failed
 from panal.firewall import Card, GuestFirewall, NftBackend, Protected, compile_table, edit, remove_table
 from panal_demo.guest_image import ImageError, _cpio, kernel
-from tests.guests.firewall_modules import MODULES
 from tests.guests.conftest import CACHE
+from tests.guests.firewall_modules import MODULES
 
 HERE = Path(__file__).parent
 CHECKS = len(re.findall(r"^(?:yes|no)_ ", (HERE / "firewall_vm.sh").read_text(), re.M))
