@@ -60,7 +60,7 @@ async def run(
     `timeout_s` or says more than `max_stdout_bytes`, Unsupported when it is not installed.
     """
     program = Path(argv[0]).name
-    process = await _start(argv, stdin is not None, stdout_fd, pass_fds, env, cwd)
+    process = await _start(argv, stdin, stdout_fd, pass_fds, env, cwd)
     out, err = bytearray(), bytearray()
 
     def keep_out(data: bytes) -> None:
@@ -78,7 +78,6 @@ async def run(
     try:
         async with asyncio.timeout(timeout_s):
             async with asyncio.TaskGroup() as group:
-                group.create_task(_feed(process.stdin, stdin))
                 group.create_task(_drain(process.stdout, keep_out))
                 group.create_task(_drain(process.stderr, keep_err))
             status = await process.wait()
@@ -95,13 +94,14 @@ async def run(
 
 
 async def _start(
-    argv: Sequence[str], feeds: bool, stdout_fd: int | None, pass_fds: Sequence[int], env: Mapping[str, str] | None,
-    cwd: str,
+    argv: Sequence[str], stdin: bytes | None, stdout_fd: int | None, pass_fds: Sequence[int],
+    env: Mapping[str, str] | None, cwd: str,
 ) -> asyncio.subprocess.Process:  # fmt: skip
+    given = asyncio.subprocess.DEVNULL if stdin is None else _memory_file(stdin)
     starting = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
             *argv,
-            stdin=asyncio.subprocess.PIPE if feeds else asyncio.subprocess.DEVNULL,
+            stdin=given,
             stdout=asyncio.subprocess.PIPE if stdout_fd is None else stdout_fd,
             stderr=asyncio.subprocess.PIPE,
             env={"LANG": "C", "LC_ALL": "C", "PATH": PATH, **(env or {})},
@@ -110,6 +110,8 @@ async def _start(
             start_new_session=True,
         )
     )
+    if stdin is not None:
+        starting.add_done_callback(lambda _: os.close(given))
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
@@ -125,13 +127,17 @@ def _end_started(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
             os.killpg(starting.result().pid, signal.SIGKILL)
 
 
-async def _feed(pipe: asyncio.StreamWriter | None, data: bytes | None) -> None:
-    if pipe is None:
-        return
-    with suppress(BrokenPipeError, ConnectionResetError):
-        pipe.write(data or b"")
-        await pipe.drain()
-    pipe.close()
+def _memory_file(data: bytes) -> int:
+    """Standard input as a file in memory: a loop's own pipe is a socket, which programs that open /dev/stdin (nft) cannot."""
+    fd = os.memfd_create("stdin")
+    try:
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(data)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 async def _drain(pipe: asyncio.StreamReader | None, keep: Callable[[bytes], None]) -> None:

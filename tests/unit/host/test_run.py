@@ -5,6 +5,7 @@ import os
 import sys
 
 import pytest
+import uvloop
 
 from panal.core import redact
 from panal.core.errors import Failed, ProgramFailed, Unsupported
@@ -88,3 +89,22 @@ async def test_descriptors_are_passed():
     finally:
         os.close(read)
     assert "through the pipe" in result.text
+
+
+def test_standard_input_can_be_opened_by_name():
+    """nft reads /dev/stdin; a loop's own pipe is a socket, which cannot be opened. Planted fault: stdin=PIPE."""
+
+    async def read() -> bytes:
+        return (await run(["cat", "/dev/stdin"], stdin=b"x" * 300_000, timeout_s=10)).stdout
+
+    assert uvloop.run(read()) == b"x" * 300_000
+
+
+def test_a_program_that_does_not_read_is_no_error():
+    """Planted fault: with a pipe, uvloop raises when the program ended before the first byte was written."""
+
+    async def many() -> None:
+        for _ in range(50):
+            await run(["true"], stdin=b"unread", timeout_s=10)
+
+    uvloop.run(many())
