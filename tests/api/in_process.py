@@ -100,7 +100,7 @@ async def desk(wrap: Callable[[Table], Table] = lambda t: t) -> AsyncIterator[De
         settings = Settings("n1", Path(name) / "state", Path(name) / "run", "fake", "nobody")
         async with AsyncExitStack() as stack:
             services = await run_node(settings, stack)
-            replays = Replays(settings.state / "test-idempotency.db", services.clock)
+            replays = Replays(settings.state / "test-idempotency.db", services.clock, b"a key for tests")
             stack.callback(replays.close)
             gate = Gate(services.access)
             yield Desk(services, Dispatcher(wrap(table()), services, gate, replays), gate, replays)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from panal.api.wire import model
-from panal.cluster.store.sealed import load_key
 from panal.core.clock import Clock
 from panal.core.errors import BadInput, Busy
 from panal.host.database import Database
@@ -47,12 +46,11 @@ Key = tuple[str, str, str]
 class Replays:
     """Answers that may be asked for again."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, secret: bytes) -> None:
+        """`secret` keys the digests of what was sent, which may hold passwords: the cluster key."""
         self._db = Database(path, _SCHEMA, durable=False)
         self._clock = clock
-        self._key = hmac.digest(
-            load_key(path.with_name("cluster.key"), path.with_name("store.db")), b"Idempotency-Key", "sha256"
-        )
+        self._key = hmac.digest(secret, b"Idempotency-Key", "sha256")
         self._running: dict[Key, asyncio.Event] = {}
 
     async def once(self, key: Key, sent: bytes, run: Callable[[], Awaitable[Reply]]) -> Reply:

@@ -89,7 +89,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     services = cast(Any, SimpleNamespace(node="a", access=context, store=store, clock=clock))
     gate = QuietGate(context)
     gate.changes = []
-    replays = Replays(tmp_path / "replays.db", clock)
+    replays = Replays(tmp_path / "replays.db", clock, b"a key for tests")
     yield Api(context, Dispatcher(TABLE, services, gate, replays))
     replays.close()
     context.audit.close()

@@ -122,7 +122,7 @@ async def api(tmp_path):
         node="n1", state=tmp_path, run=tmp_path, clock=clock, store=store, tasks=tasks, access=access, storages=storages,
         nodeinfo=unused, network=unused, series=unused, sampler=unused, guests=unused,
     )  # fmt: skip
-    replays = Replays(tmp_path / "replays.db", clock)
+    replays = Replays(tmp_path / "replays.db", clock, b"a key for tests")
     gate = Gate()
     yield Api(services, Dispatcher(table(), services, gate, replays), gate)
     await tasks.close()
