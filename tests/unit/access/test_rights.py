@@ -65,6 +65,18 @@ async def test_without_propagation_only_the_path_itself(access: Access) -> None:
     assert access.rights("u@pve").privileges("/vms/100")["VM.Audit"] is True
 
 
+@pytest.mark.parametrize("handed_down", ["PVEAuditor", "PVEVMUser"])
+async def test_a_privilege_of_two_roles_propagates_when_one_of_them_does(access: Access, handed_down: str) -> None:
+    """Planted fault: the flag of the role that is read last counts (either may be the last)."""
+    await put_user(access, "u@pve")
+    roles = {"PVEAuditor": False, "PVEVMUser": False, handed_down: True}
+    await put_acl(access, "/vms", "user", "u@pve", **roles)
+    found = access.rights("u@pve").privileges("/vms")
+    assert set(found) == AUDITOR | VM_USER
+    assert AUDITOR & VM_USER and AUDITOR ^ VM_USER
+    assert {p for p, propagates in found.items() if propagates} == set(privileges.ROLES[handed_down])
+
+
 async def test_user_beats_groups_and_groups_are_joined(access: Access) -> None:
     """Planted fault: ranks in the wrong order."""
     await put_user(access, "u@pve")
@@ -138,6 +150,19 @@ async def test_tokens(access: Access) -> None:
     assert have(access, "root@pam!sep", "/vms/100") == AUDITOR
     assert have(access, "root@pam!sep", "/vms") == AUDITOR | DATASTORE
     assert not access.rights("root@pam!sep").is_root
+
+
+@pytest.mark.parametrize("token", [True, False])
+@pytest.mark.parametrize("user", [True, False])
+async def test_a_limited_token_hands_down_only_what_both_hand_down(access: Access, user: bool, token: bool) -> None:
+    """Planted fault: `_both` that takes the token's own flag alone."""
+    await put_user(access, "u@pve")
+    await put_token(access, "u@pve", "sep", True)
+    await put_acl(access, "/vms", "user", "u@pve", PVEVMUser=user)
+    await put_acl(access, "/vms", "token", "u@pve!sep", PVEAuditor=token)
+    found = access.rights("u@pve!sep").privileges("/vms")
+    assert dict(found) == dict.fromkeys(VM_USER & AUDITOR, user and token)
+    assert have(access, "u@pve!sep", "/vms/100") == (VM_USER & AUDITOR if user and token else set())
 
 
 async def test_a_user_whose_name_looks_like_a_token_is_not_one(access: Access) -> None:

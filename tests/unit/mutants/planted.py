@@ -23,7 +23,7 @@ class Mutant:
 # below tests/; the most likely ones first
 TESTS = {
     "guests/claims.py": "unit/guests/test_claim_decisions.py unit/guests/test_claims.py unit/guests/test_start.py",
-    "guests/boot.py": "unit/guests/test_boot.py unit/guests/test_crash.py",
+    "guests/boot.py": "unit/guests/test_boot_settle.py unit/guests/test_boot.py unit/guests/test_crash.py",
     "tasks/steps.py": "unit/tasks/test_steps_order.py unit/tasks/test_steps.py unit/tasks/test_runner.py",
     "api/permission.py": "unit/api api/test_matrix.py api/access",
     "cluster/store/sqlite.py": "contract/store unit/cluster/test_mirror.py",

@@ -66,6 +66,34 @@ async def test_refused(opened, name):
         await images.require_plain(opened(REFUSED[name]), "qcow2", "it")
 
 
+@pytest.mark.parametrize("start", [b"KDMV", b"COWD", b"# Disk DescriptorFile\n"])
+async def test_vmdk_names_other_files_whatever_format_is_wanted(opened, start):
+    """Planted fault: a vmdk that is only of the wrong format would be taken where vmdk is the right one."""
+    fd = opened(start + bytes(1000))
+    (header,) = await images.inspect([fd])
+    assert (header.format, header.names_other) == ("vmdk", "extents")
+    for fmt in ("qcow2", "vmdk"):
+        with pytest.raises(BadInput, match="refers to extents"):
+            await images.require_plain(fd, fmt, "it")
+
+
+@pytest.mark.parametrize(("extra", "why"), [(16, None), (1024, None), (1025, "longer than"), (1 << 17, "longer than")])
+async def test_extra_data_of_a_snapshot_is_bounded(opened, extra, why):
+    """The entry is whole, only too long. Planted fault: no limit, so that one entry is as long as the file."""
+    at = 1 << 17
+    data = bytearray(qcow2(snapshots=1, snapshots_at=at)) + bytes(1 << 17)
+    entry = struct.pack(">QIHHIIQII", 0, 0, 1, 3, 0, 0, 0, 0, extra) + struct.pack(">QQ", 0, 5 << 20).ljust(
+        extra, b"\0"
+    )
+    entry += b"1one"
+    data[at : at + len(entry)] = entry
+    (header,) = await images.inspect([opened(bytes(data))])
+    if why is None:
+        assert (header.broken, header.snapshots) == (None, (("one", 5 << 20),))
+    else:
+        assert header.broken and f"a snapshot entry is {why}" in header.broken
+
+
 @pytest.mark.parametrize("length", [*range(0, 140, 7), 65535])
 async def test_truncated(opened, length):
     (header,) = await images.inspect([opened(qcow2(snapshots=1, snapshots_at=1 << 17)[:length])])
