@@ -30,8 +30,16 @@ def spread(seconds: Sequence[float]) -> str:
 
 
 def _commit() -> str:
-    run = ["git", "-C", str(TARGET.parent.parent), "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(run, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    """The commit measured; `+` when more than the table itself differs from it."""
+    git = ["git", "-C", str(TARGET.parent.parent)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--", ":/", ":!/docs/performance.md"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return (head.stdout.strip() or "unknown") + ("+" if changed.stdout.strip() else "")
 
 
 def write(section: str, intro: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
