@@ -6,6 +6,7 @@ is there.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import time
@@ -127,9 +128,6 @@ def ensure_running(api: Https, facts: Facts) -> bool:
 
 def answers_on_serial(api: Https, facts: Facts) -> str:
     """Type into the guest's serial console through the WebSocket; what it answered. DemoError when it does not in time."""
-    from websockets.sync.client import connect
-    from websockets.typing import Subprotocol
-
     base = f"/nodes/{facts.node}/qemu/{facts.vmid}"
     deadline = time.monotonic() + BOOT_S
     seen = b""
@@ -137,9 +135,7 @@ def answers_on_serial(api: Https, facts: Facts) -> str:
         ticket = api.call("POST", f"{base}/termproxy", {"serial": "serial0"}).data
         url = f"wss{api.name.removeprefix('https')}/api2/json{base}/vncwebsocket"
         url += f"?port={ticket['port']}&vncticket={quote(ticket['ticket'], safe='')}"
-        with connect(url, ssl=api.tls, additional_headers=api.headers, subprotocols=[Subprotocol("binary")]) as console:
-            console.send(f"{ticket['user']}:{ticket['ticket']}\n".encode())
-            seen = _converse(console, deadline)
+        seen = asyncio.run(_converse(api, url, f"{ticket['user']}:{ticket['ticket']}\n", deadline))
         found = re.search(rb"answer-42 (\S+)", seen)
         if found:
             return found[1].decode()
@@ -147,23 +143,34 @@ def answers_on_serial(api: Https, facts: Facts) -> str:
     raise DemoError(f"the guest says nothing on its serial console after {BOOT_S:.0f} s; last seen: {seen[-200:]!r}")
 
 
-def _converse(console: Any, deadline: float) -> bytes:
-    """Ask until the guest's shell has answered or the connection ends."""
-    from websockets.exceptions import ConnectionClosed
+async def _converse(api: Https, url: str, first: str, deadline: float) -> bytes:
+    """Ask until the guest's shell has answered or the connection ends.
+
+    One loop owns the connection: the library's blocking client shares a TLS object between two threads and loses messages.
+    """
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import InvalidHandshake, WebSocketException
+    from websockets.typing import Subprotocol
 
     seen, question = b"", b"\recho answer-$((6*7)) $(uname -r)\r"
     try:
-        while time.monotonic() < deadline and not re.search(rb"answer-42 \S+", seen):
-            console.send(b"0:%d:%s" % (len(question), question))
-            pause = time.monotonic() + 2
-            while time.monotonic() < pause and not re.search(rb"answer-42 \S+\r", seen):
-                try:
-                    message = console.recv(timeout=0.5)
-                except TimeoutError:
-                    continue
-                seen += message if isinstance(message, bytes) else message.encode()
-    except ConnectionClosed:
-        pass
+        async with connect(
+            url, ssl=api.tls, additional_headers=api.headers, subprotocols=[Subprotocol("binary")]
+        ) as console:
+            await console.send(first.encode())
+            while time.monotonic() < deadline and not re.search(rb"answer-42 \S+", seen):
+                await console.send(b"0:%d:%s" % (len(question), question))
+                pause = time.monotonic() + 2
+                while time.monotonic() < pause and not re.search(rb"answer-42 \S+\r", seen):
+                    try:
+                        message = await asyncio.wait_for(console.recv(), 0.5)
+                    except TimeoutError:
+                        continue
+                    seen += message if isinstance(message, bytes) else message.encode()
+    except InvalidHandshake as exc:
+        raise DemoError(f"the console of VM 100 cannot be opened: {exc}") from exc
+    except (WebSocketException, TimeoutError, OSError):
+        pass  # asked again with a new ticket
     return seen
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from panal.cluster.incarnation import mark_started
 from panal.cluster.store import MAX_OPERATIONS, Check, Op, Put
@@ -21,6 +22,8 @@ from panal.guests.model import Guest, RunRecord, claim_key, run_key
 from panal.guests.start import run_guest
 from panal.guests.stop import Reaper
 from panal.tasks.model import Task
+
+ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +86,35 @@ async def _pin(guests: Guests, running: Running) -> None:
 async def _release_dead(guests: Guests, alive: frozenset[int], log: Callable[[str], None]) -> list[int]:
     released: list[int] = []
     for batch in _batches([v for v in guests.catalog.numbers() if v not in alive]):
-        checks: list[Check] = []
-        ops: list[Op] = []
-        for vmid in batch:
-            claim = claims.read(guests.store, vmid)
-            if claim.free or claim.node != guests.node:
-                continue
-            await guests.driver.stop(vmid)  # reaps what is left of it: sockets, taps, cgroup
-            new = claims.decide_takeover(claim, guests.incarnation)
-            new = new or claims.decide_release(claim, guests.incarnation, claim.epoch)
-            if new is not None:
-                checks.append(claim.check(vmid))
-                ops.append(Put(claim_key(vmid), new.value()))
-                released.append(vmid)
-        # nobody else may change a claim of this node before it serves; if somebody did, the next start settles it
-        if ops and not (await guests.store.txn(checks, ops)).ok:
-            raise Conflict("the claims of this node's guests changed while it started; start the daemon again")
+        for _ in range(ATTEMPTS):
+            freed = await _free(guests, batch)
+            if freed is not None:
+                released += freed
+                break
+        else:
+            raise Conflict("the claims of this node's guests keep changing while it starts; start the daemon again")
     if released:
         log(f"not running any more, free to be started again: VM {', '.join(map(str, released))}")
     return released
+
+
+async def _free(guests: Guests, batch: list[int]) -> list[int] | None:
+    """One try, all of the batch or nothing: None when a claim changed meanwhile (our own reaper may have been quicker)."""
+    checks: list[Check] = []
+    ops: list[Op] = []
+    freed: list[int] = []
+    for vmid in batch:
+        claim = claims.read(guests.store, vmid)
+        if claim.free or claim.node != guests.node:
+            continue
+        await guests.driver.stop(vmid)  # reaps what is left of it: sockets, taps, cgroup
+        new = claims.decide_takeover(claim, guests.incarnation)
+        new = new or claims.decide_release(claim, guests.incarnation, claim.epoch)
+        if new is not None:
+            checks.append(claim.check(vmid))
+            ops.append(Put(claim_key(vmid), new.value()))
+            freed.append(vmid)
+    return freed if not ops or (await guests.store.txn(checks, ops)).ok else None
 
 
 def _batches(numbers: list[int]) -> list[list[int]]:

@@ -101,10 +101,23 @@ async def test_a_claim_that_changes_while_the_node_starts_is_not_overwritten(wor
                 await node.guests.store.txn([], [Put(claim_key(101), OTHER.value())])
 
         node.driver.stop = taken  # type: ignore[method-assign]
-        with pytest.raises(Conflict, match="start the daemon again"):
-            await boot.settle(node.guests, node.notes.append)
+        settled = await boot.settle(node.guests, node.notes.append)
         now = claims.read(node.guests.store, 101)
         assert (now.node, now.incarnation, now.epoch) == ("n2", "n2:boot1", 7)
-        assert not claims.read(node.guests.store, 100).free, "all of a batch or nothing"
-        settled = await boot.settle(node.guests, node.notes.append)
-        assert settled.released == (100,), "the next start settles it"
+        assert settled.released == (100,), "looked at again, the rest of the batch is let go"
+
+
+async def test_claims_that_never_rest_stop_the_start(world: World) -> None:
+    """Planted fault: tries without end, or a start that goes on with claims nobody backs."""
+    async with world.boot() as node:
+        await running(node, 100)
+        world.machine.guests.clear()
+        own = claims.read(node.guests.store, 100).value()
+
+        async def touched(vmid: int, timeout_s: float = 10) -> None:
+            await node.guests.store.txn([], [Put(claim_key(vmid), own)])
+
+        node.driver.stop = touched  # type: ignore[method-assign]
+        with pytest.raises(Conflict, match="start the daemon again"):
+            await boot.settle(node.guests, node.notes.append)
+        assert not claims.read(node.guests.store, 100).free

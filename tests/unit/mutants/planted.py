@@ -162,8 +162,8 @@ MUTANTS = [
         ("new = new or claims.decide_release(claim, guests.incarnation, claim.epoch)", "pass"),
         ("checks.append(claim.check(vmid))", "pass"),
         (
-            "if ops and not (await guests.store.txn(checks, ops)).ok:",
-            "if ops and not (await guests.store.txn([], ops)).ok:",
+            "if not ops or (await guests.store.txn(checks, ops)).ok",
+            "if not ops or (await guests.store.txn([], ops)).ok",
         ),
         ("await guests.driver.stop(vmid)  # reaps", "pass  # reaps"),
     ),
