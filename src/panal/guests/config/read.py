@@ -242,7 +242,7 @@ def watchdog(config: Config) -> Watchdog | None:
     if "watchdog" not in config:
         return None
     values = _parse(config, "watchdog", WATCHDOG_SCHEMA)
-    return Watchdog(str(values["model"]), str(values.get("action", "none")))
+    return Watchdog(str(values.get("model", "i6300esb")), str(values.get("action", "none")))
 
 
 def rng(config: Config) -> Rng | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from panal.core.errors import BadInput, BadParameters
@@ -209,6 +209,7 @@ def test_bad_input_names_the_numbered_key():
     st.sampled_from(sorted(all_names())),
     st.text(max_size=60) | st.from_regex(r"[a-z0-9:,=;/.+-]{0,40}", fullmatch=True),
 )
+@example(name="watchdog", text="")  # found by a soak
 def test_no_text_breaks_a_reader(name: str, text: str):
     """Row 11: whatever is sent, it is taken or refused by name; what was taken reads back and is taken again unchanged."""
     try:
